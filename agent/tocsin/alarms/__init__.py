@@ -1,0 +1,1 @@
+"""Scores → alarms. Rules: no I/O, no clock: time is passed in."""

@@ -1,0 +1,368 @@
+"""The bundle: the only thing that crosses from trainer to agent.
+
+```
+<name>-<version>.tocsin      a stored zip of fixed members; nothing in it can execute
+├─ manifest.json             channels, rate, window, preprocessing, members, score, threshold, alarm, training
+├─ *.tflite                  one or two files a member: one window a call, and many
+├─ golden.npz                windows (K, T, C) float64, scores (K,) float64: what every device must reproduce
+└─ model_card.md             what it was trained on, figures, limits
+```
+Rules: every file's sha256 stands in the manifest and is checked at every load; sizes are capped; unknown manifest keys
+are kept, an unknown `format` is refused.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tocsin.core.interpreter import TfliteModel, runtime_name
+from tocsin.core.preprocess import Preprocessor
+from tocsin.core.scoring import Member, Scorer
+from tocsin.core.threshold import Threshold
+from tocsin.errors import BundleError
+from tocsin.records import Channel, Floats
+
+FORMAT = 1
+SUFFIX = ".tocsin"
+MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "model_card.md"
+MAX_BYTES = {".json": 4 << 20, ".npz": 64 << 20, ".md": 1 << 20, ".tflite": 64 << 20}
+MAX_MEMBERS = 32
+SAME_RUNTIME, OTHER_RUNTIME = (
+    1e-4,
+    0.15,
+)  # relative tolerance on golden scores: kernels of other runtimes round differently
+
+
+@dataclass(frozen=True)
+class MemberFile:
+    """One model of the bundle, as the manifest tells of it.
+
+    Attributes:
+        name: unique in the bundle, usually the family.
+        family: `conv_ae`, `lstm_ae`, `pca`, …
+        file: its .tflite, one window a call.
+        batch_file: the same for many windows a call, or None.
+        precision: `int8`, `dynamic` or `float32`.
+        normaliser: its typical score in normal running.
+    """
+
+    name: str
+    family: str
+    file: str
+    batch_file: str | None
+    precision: str
+    normaliser: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the agent reads of manifest.json; `raw` keeps all of it.
+
+    Attributes:
+        name: of the model line, usually the asset's id.
+        version: of this bundle.
+        channels: in the order of the columns.
+        sample_rate_hz: rows a second of the grid.
+        max_gap_s: longest stretch over which values are held.
+        length: rows a window.
+        hop: rows from one window to the next.
+        preprocess: steps with their constants.
+        members: models.
+        channel_weights: (C,) mean 1.
+        threshold: the limit on the score.
+        alarm: defaults of the detector, as written.
+        raw: the whole document.
+    """
+
+    name: str
+    version: str
+    channels: tuple[Channel, ...]
+    sample_rate_hz: float
+    max_gap_s: float
+    length: int
+    hop: int
+    preprocess: Preprocessor
+    members: tuple[MemberFile, ...]
+    channel_weights: Floats
+    threshold: Threshold
+    alarm: dict[str, Any]
+    raw: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """Checks and reads the document.
+
+        Raises:
+            BundleError: an unknown format, or a key that is missing or of the wrong kind.
+        """
+        if raw.get("format") != FORMAT:
+            raise BundleError(
+                f"the bundle has format {raw.get('format')!r}, this agent reads format {FORMAT}: "
+                "update the agent, or train again with its version"
+            )
+        try:
+            group, score = raw["groups"][0], raw["score"]
+            channels = tuple(Channel(str(c["name"]), str(c.get("unit", ""))) for c in group["channels"])
+            members = tuple(
+                MemberFile(
+                    str(m["name"]),
+                    str(m["family"]),
+                    str(m["file"]),
+                    m.get("batch_file"),
+                    str(m["precision"]),
+                    float(m["normaliser"]),
+                )
+                for m in raw["members"]
+            )
+            manifest = cls(
+                name=str(raw["name"]),
+                version=str(raw["version"]),
+                channels=channels,
+                sample_rate_hz=float(group["sample_rate_hz"]),
+                max_gap_s=float(group["max_gap_s"]),
+                length=int(raw["window"]["length"]),
+                hop=int(raw["window"]["hop"]),
+                preprocess=Preprocessor.from_json(raw["preprocess"]),
+                members=members,
+                channel_weights=np.asarray(score["channel_weights"], np.float64),
+                threshold=Threshold.from_json(raw["threshold"]),
+                alarm=dict(raw["alarm"]),
+                raw=raw,
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"manifest.json is damaged at {error}: build the bundle again") from error
+        wrong = manifest._first_wrong()
+        if wrong:
+            raise BundleError(f"manifest.json is damaged: {wrong}")
+        return manifest
+
+    def _first_wrong(self) -> str | None:
+        """The first value outside of what can be, as a sentence."""
+        if not self.channels or not self.members or len(self.channel_weights) != len(self.channels):
+            return "it needs at least one channel, one member, and one weight a channel"
+        if not (0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s < np.inf):
+            return f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s"
+        if not (1 <= self.length <= 1 << 20 and 1 <= self.hop <= 1 << 20):
+            return f"window of {self.length} rows, hop of {self.hop}"
+        if not all(0 < member.normaliser < np.inf for member in self.members):
+            return "a member's normaliser must be above 0"
+        return None
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Windows with the scores that every device must reproduce.
+
+    Attributes:
+        windows: (K, T, C) in engineering units.
+        scores: (K,) from the converted model.
+        runtime: the one that gave the scores.
+    """
+
+    windows: Floats
+    scores: Floats
+    runtime: str
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How the golden vectors came out on this machine.
+
+    Attributes:
+        windows: how many were replayed.
+        worst: largest relative difference of a score.
+        tolerance: allowed here.
+        flipped: decisions that differ although the expected score is not within tolerance of the limit.
+        runtime: in use here.
+    """
+
+    windows: int
+    worst: float
+    tolerance: float
+    flipped: int
+    runtime: str
+
+    @property
+    def passed(self) -> bool:
+        """All scores within tolerance, no decision changed."""
+        return self.worst <= self.tolerance and self.flipped == 0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose hashes are checked.
+
+    Attributes:
+        path: where it was read from.
+        digest: sha256 of the file, hexadecimal.
+        manifest: what it says of itself.
+        files: content by name.
+        golden: its golden vectors.
+    """
+
+    path: Path
+    digest: str
+    manifest: Manifest
+    files: dict[str, bytes]
+    golden: Golden
+
+    def scorer(self) -> Scorer:
+        """A scorer with interpreters of its own, for one thread.
+
+        Raises:
+            BundleError: the runtime refuses a model, or its shapes are not the manifest's.
+        """
+        manifest = self.manifest
+        members = []
+        for member in manifest.members:
+            batch = None if member.batch_file is None else self.files[member.batch_file]
+            model = TfliteModel(self.files[member.file], batch)
+            expected = (1, manifest.length, len(manifest.channels))
+            if model.input_shape != expected or model.output_shape != expected:
+                raise BundleError(
+                    f"{member.file} maps {model.input_shape} to {model.output_shape}, the manifest says {expected}"
+                )
+            members.append(Member(model, member.normaliser))
+        return Scorer(manifest.preprocess, tuple(members), manifest.channel_weights, manifest.threshold)
+
+    def self_test(self) -> SelfTest:
+        """Replays the golden vectors through the runtime of this machine."""
+        golden, limit = self.golden, self.manifest.threshold.value
+        scores = self.scorer().score(golden.windows).value
+        tolerance = SAME_RUNTIME if runtime_name() == golden.runtime else OTHER_RUNTIME
+        difference = np.abs(scores - golden.scores) / np.maximum(np.abs(golden.scores), np.finfo(np.float32).tiny)
+        clear_cut = np.abs(golden.scores / limit - 1.0) > tolerance
+        flipped = int(np.count_nonzero(clear_cut & ((scores >= limit) != (golden.scores >= limit))))
+        worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
+        return SelfTest(len(scores), worst, tolerance, flipped, runtime_name())
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Reads a bundle and checks all that can be checked without running it.
+
+    Raises:
+        BundleError: missing, truncated, changed, too large, or of an unknown format.
+    """
+    try:
+        content = path.read_bytes() if path.stat().st_size <= sum(MAX_BYTES.values()) else None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if content is None:
+        raise BundleError(f"{path}: larger than a bundle may be ({sum(MAX_BYTES.values()) >> 20} MiB)")
+    try:
+        files = _unpack(content)
+        manifest, golden = _check(files)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, files, golden)
+
+
+def _unpack(content: bytes) -> dict[str, bytes]:
+    damaged = "not a complete bundle (truncated or changed): copy or build it again"
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if len(entries) > MAX_MEMBERS or len({entry.filename for entry in entries}) != len(entries):
+                raise BundleError(damaged)
+            for entry in entries:
+                limit = MAX_BYTES.get(Path(entry.filename).suffix, 0)
+                if (
+                    Path(entry.filename).name != entry.filename
+                    or entry.compress_type != zipfile.ZIP_STORED
+                    or entry.file_size > limit
+                ):
+                    raise BundleError(
+                        f"member {entry.filename!r} has no place in a bundle, is compressed, or is over {limit} bytes"
+                    )
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(damaged) from error
+
+
+def _check(files: dict[str, bytes]) -> tuple[Manifest, Golden]:
+    try:
+        raw = json.loads(files[MANIFEST])
+        expected = {str(name): str(digest) for name, digest in raw["files"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise BundleError("no readable manifest.json: not a bundle, or damaged; build it again") from error
+    manifest = Manifest.from_json(raw)
+    if set(expected) != set(files) - {MANIFEST} or raw.get("digest") != _digest(raw):
+        raise BundleError(
+            "its members are not those that the manifest lists, or the manifest was changed: copy it again"
+        )
+    for name, digest in expected.items():
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise BundleError(f"{name} was changed (its sha256 is not the manifest's): copy or build the bundle again")
+    named = [f for m in manifest.members for f in (m.file, m.batch_file) if f is not None]
+    missing = sorted({GOLDEN, *named} - set(files))
+    if missing:
+        raise BundleError(f"{missing[0]} is missing: build the bundle again")
+    return manifest, _golden(files[GOLDEN], manifest)
+
+
+def _golden(content: bytes, manifest: Manifest) -> Golden:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            golden = Golden(arrays["windows"], arrays["scores"], str(manifest.raw["golden"]["runtime"]))
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise BundleError(f"golden.npz is damaged: {error}") from error
+    shape = (len(golden.scores), manifest.length, len(manifest.channels))
+    if golden.windows.shape != shape or not len(golden.scores) or golden.windows.dtype != np.float64:
+        raise BundleError(f"golden.npz has windows of shape {golden.windows.shape}, expected {shape}")
+    return golden
+
+
+def write_bundle(path: Path, manifest: dict[str, Any], models: dict[str, bytes], golden: Golden, card: str) -> Bundle:
+    """Writes a bundle, reads it back as a device would, and gives that.
+
+    Args:
+        path: ends in `.tocsin`; replaced at once when it exists.
+        manifest: without `format`, `files` and `golden`, which are added here.
+        models: .tflite files by name.
+        golden: windows and expected scores.
+        card: text of model_card.md.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, windows=golden.windows, scores=golden.scores)
+    files = {**models, GOLDEN: buffer.getvalue(), CARD: card.encode()}
+    whole = {
+        "format": FORMAT,
+        **manifest,
+        "golden": {
+            "windows": len(golden.scores),
+            "runtime": golden.runtime,
+            "same_runtime": SAME_RUNTIME,
+            "other_runtime": OTHER_RUNTIME,
+        },
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    files = {MANIFEST: json.dumps({**whole, "digest": _digest(whole)}, indent=1).encode(), **files}
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=SUFFIX, delete=False) as handle:
+        with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in files.items():
+                archive.writestr(zipfile.ZipInfo(name), content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    Path(handle.name).chmod(0o644)
+    Path(handle.name).replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return load_bundle(path)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """sha256 of the manifest without its own digest, keys sorted: one changed byte shows."""
+    form = json.dumps({key: value for key, value in manifest.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(form.encode()).hexdigest()

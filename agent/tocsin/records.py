@@ -1,0 +1,167 @@
+"""The few types that flow through an asset's line, in the order in which a sample meets them.
+
+Rules: all are frozen; arrays are never changed after they are made; times are epoch seconds, UTC, of the sample
+(not of its arrival); K windows of T rows of C channels.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One measured quantity of an asset.
+
+    Attributes:
+        name: key in topics and payloads, `^[a-z][a-z0-9_]*$`.
+        unit: unit of measure as the operator reads it (`bar`, `°C`), or empty.
+    """
+
+    name: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBlock:
+    """What a source gives: some samples, in engineering units.
+
+    Attributes:
+        time_s: (n,) epoch seconds of each sample, ascending but for clock steps.
+        values: (n, C) one column a channel; NaN where a channel has no value.
+        arrived_s: monotonic seconds at which the block arrived.
+    """
+
+    time_s: Floats
+    values: Floats
+    arrived_s: float = 0.0
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.time_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Samples on the fixed grid, without a gap inside.
+
+    Attributes:
+        time_s: (m,) time of the newest real sample in each row.
+        values: (m, C) finite.
+        sample: (m,) index of that sample, counted from the first of the stream.
+        after_gap: the row before the first is missing; windows start anew.
+    """
+
+    time_s: Floats
+    values: Floats
+    sample: Ints
+    after_gap: bool
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.time_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Sliding windows; `values` is a view that the next push overwrites.
+
+    Attributes:
+        values: (K, T, C).
+        start_s: (K,) time of each window's first row.
+        end_s: (K,) time of each window's last row.
+        sample: (K,) index of the last row's sample.
+    """
+
+    values: Floats
+    start_s: Floats
+    end_s: Floats
+    sample: Ints
+
+    def __len__(self) -> int:
+        """Number of windows, K."""
+        return len(self.end_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Anomaly scores, higher = more anomalous.
+
+    Attributes:
+        value: (K,) score.
+        ratio: (K,) score / threshold: 1.0 is the limit, whatever the model.
+        per_channel: (K, C) what each channel gives to the score; rows sum to `value`.
+    """
+
+    value: Floats
+    ratio: Floats
+    per_channel: Floats
+
+    def __len__(self) -> int:
+        """Number of windows, K."""
+        return len(self.value)
+
+    def share(self) -> Floats:
+        """(K, C) each channel's part of its window's score, rows sum to 1 (0 where the score is 0)."""
+        total = np.where(self.value > 0, self.value, 1.0)
+        return self.per_channel / total[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One channel's part in an alarm.
+
+    Attributes:
+        channel: its name.
+        share: part of the score, 0 to 1.
+        seen: value in engineering units where seen and expected differ most.
+        expected: the model's value there; None for members that do not reconstruct.
+    """
+
+    channel: str
+    share: float
+    seen: float
+    expected: float | None
+
+
+class Change(StrEnum):
+    """What a detector says of a condition."""
+
+    RAISED = "raised"
+    CLEARED = "cleared"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A condition that began or ended, with its evidence.
+
+    Attributes:
+        asset: id of the asset.
+        alarm: id of the condition, unique on the device.
+        change: began or ended.
+        time_s: epoch seconds of the window that decided it.
+        cause: `model`, `rule`, `data_gap`, …
+        score: that window's score; with `threshold` and `ratio`.
+        window_start_s: the window's first sample; with `window_end_s` and `window_rows`.
+        contributions: channels, largest share first.
+    """
+
+    asset: str
+    alarm: str
+    change: Change
+    time_s: float
+    cause: str
+    score: float
+    threshold: float
+    ratio: float
+    window_start_s: float
+    window_end_s: float
+    window_rows: int
+    contributions: tuple[Contribution, ...] = ()

@@ -1,0 +1,1 @@
+"""What runs beside the broker: releases, roll-outs, the inbox, the console."""

@@ -1,0 +1,1 @@
+"""Recordings of normal running → a bundle. This package runs on the workstation."""

@@ -1,0 +1,188 @@
+"""What a training run found, as values: `evaluate` and `train` make them, `report` and `metrics.json` show them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tocsin.core.threshold import Threshold
+from tocsin.records import Bools, Channel, Floats
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that was chosen without the user, and why.
+
+    Attributes:
+        what: `window`, `hop`, `sample rate`, …
+        value: as shown, with its unit.
+        why: one sentence.
+    """
+
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """A recording as the device would have seen it.
+
+    Attributes:
+        title: `test`, `calibration`, a file's name, …
+        row_time_s: (m,) of the rows.
+        rows: (m, C) in engineering units.
+        end_s: (K,) time of each window's last row.
+        score: (K,).
+        anomaly: (K,) after N-of-M and hysteresis.
+        share: (K, C) channels' parts of the score.
+        row_label: (m,) true where a label says anomalous, or None without labels.
+        window_label: (K,) the label of each window's last row, or None.
+        row_score: (m,) score of the latest window that ends at or before the row, or None without labels.
+        alarms: (start_s, end_s) of each alarm.
+    """
+
+    title: str
+    row_time_s: Floats
+    rows: Floats
+    end_s: Floats
+    score: Floats
+    anomaly: Bools
+    share: Floats
+    row_label: Bools | None = None
+    window_label: Bools | None = None
+    row_score: Floats | None = None
+    alarms: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether the converted model decides as the float one does.
+
+    Attributes:
+        correlation: of the scores on calibration windows.
+        agreement: part of decisions that are equal, 0 to 1.
+        auc_float: ROC-AUC on injected anomalies, float model.
+        auc_converted: the same, converted model.
+        passed: all within their limits.
+        reason: why not, or empty.
+    """
+
+    correlation: float
+    agreement: float
+    auc_float: float
+    auc_converted: float
+    passed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One family, trained, converted, limited and judged.
+
+    Attributes:
+        family: `pca`, `conv_ae`, `lstm_ae`, …
+        precision: `int8`, `dynamic` or `float32`: the rung that passed.
+        headroom: factor on the representative windows.
+        bytes: size of the converted single-window file.
+        float_bytes: size of the float32 file.
+        latency_us: median time of one window through the converted file, on this machine.
+        parameters: weights of the model.
+        train_loss: (epochs,) mean square error; empty for a closed-form fit.
+        validation_loss: (epochs,).
+        gate: float against converted.
+        threshold: on the converted model's calibration scores.
+        threshold_float: the same rule on the float model's.
+        separation: mean ROC-AUC on injected anomalies of the converted model: what candidates are ranked by.
+        figures: on labelled test data, converted model; empty without labels.
+        figures_float: the same for the float model.
+        played: parts shown in the report.
+        float_scores: (K,) float model, calibration windows.
+        converted_scores: (K,) converted model, the same windows.
+        seconds: that training and conversion took.
+        chosen: it ships.
+    """
+
+    family: str
+    precision: str
+    headroom: float
+    bytes: int
+    float_bytes: int
+    latency_us: float
+    parameters: int
+    train_loss: Floats
+    validation_loss: Floats
+    gate: Gate
+    threshold: Threshold
+    threshold_float: Threshold
+    separation: float
+    figures: dict[str, float]
+    figures_float: dict[str, float]
+    played: tuple[Played, ...]
+    float_scores: Floats
+    converted_scores: Floats
+    seconds: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """All that a training run found.
+
+    Attributes:
+        asset: id.
+        version: of the bundle.
+        created: RFC 3339.
+        seed: of everything random.
+        channels: in the order of the columns.
+        sample_rate_hz: of the grid.
+        length: rows a window.
+        hop: rows between windows.
+        rows: of each part: train, calibration, test.
+        choices: what was chosen, and why.
+        warnings: what was found and mended in the data.
+        candidates: all of them, chosen one marked.
+        k_table: limits for several k, see `tocsin.core.threshold`.
+        baselines: figures of always-on and random on the labelled test data; empty without labels.
+        seconds: in all.
+        extra: anything else worth a line.
+    """
+
+    asset: str
+    version: str
+    created: str
+    seed: int
+    channels: tuple[Channel, ...]
+    sample_rate_hz: float
+    length: int
+    hop: int
+    rows: dict[str, int]
+    choices: tuple[Choice, ...]
+    warnings: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    k_table: tuple[dict[str, float], ...]
+    baselines: dict[str, dict[str, float]]
+    seconds: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that ships."""
+        return next(candidate for candidate in self.candidates if candidate.chosen)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A float model with how its training went.
+
+    Attributes:
+        family: name in `tocsin_trainer.models.FAMILIES`.
+        model: Keras model, (K, T, C) → (K, T, C), all float32.
+        train_loss: (epochs,).
+        validation_loss: (epochs,).
+        seconds: that the fit took.
+    """
+
+    family: str
+    model: Any
+    train_loss: Floats
+    validation_loss: Floats
+    seconds: float
