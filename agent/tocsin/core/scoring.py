@@ -84,4 +84,5 @@ def reconstruction_error(prepared: Floats32, rebuilt: Floats32) -> Floats:
     """(K, C) mean square of the residual over time; both (K, T, C)."""
     residual = prepared - rebuilt
     square: Floats = np.einsum("ktc,ktc->kc", residual, residual, dtype=np.float64)
-    return square / prepared.shape[1]
+    mean: Floats = square / prepared.shape[1]
+    return mean
