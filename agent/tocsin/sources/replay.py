@@ -1,0 +1,83 @@
+"""Recorded files, played in real time, faster, or as fast as they can be read."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tocsin.errors import DataError, SourceError
+from tocsin.recordings import TableOptions, open_table, read_table
+from tocsin.records import Channel, SampleBlock
+
+PIECE_S = 0.1  # samples are handed over in pieces of about this much wall time
+
+
+class ReplaySource:
+    """Plays tables one after the other; the samples keep the times that the files give.
+
+    Args:
+        files: CSV tables.
+        options: how they are written, where that cannot be found out.
+        speed: recorded seconds in a second of wall time; 0 = no waiting.
+        channels: of the bundle: exactly these columns are read; None = all.
+    """
+
+    def __init__(
+        self, files: tuple[Path, ...], options: TableOptions, speed: float, channels: tuple[Channel, ...] | None = None
+    ) -> None:
+        self._files, self._options, self._speed, self._wanted = files, options, speed, channels
+        self.channels: tuple[Channel, ...] = channels or ()
+        self.ended = False
+        self._blocks: Iterator[SampleBlock] = iter(())
+        self._rest: SampleBlock | None = None
+        self._started: tuple[float, float] | None = None
+
+    def open(self) -> None:
+        """Looks at the files; playing goes on from where it stopped."""
+        if self._started is not None:
+            return
+        try:
+            tables = [open_table(path, self._options, self._wanted) for path in self._files]
+        except DataError as error:
+            raise SourceError(str(error)) from error
+        self.channels = tables[0].channels
+        self._blocks = (part.block for table in tables for part in read_table(table))
+
+    def read(self, timeout_s: float) -> SampleBlock:
+        """The samples whose time has come."""
+        try:
+            waiting = self._rest if self._rest is not None else next(self._blocks, None)
+        except DataError as error:
+            self.ended = True
+            raise SourceError(str(error)) from error
+        if waiting is None:
+            self.ended = True
+            return SampleBlock(np.empty(0), np.empty((0, len(self.channels))), time.monotonic())
+        if not self._speed:
+            self._rest = None
+            return SampleBlock(waiting.time_s, waiting.values, time.monotonic())
+        return self._paced(waiting, timeout_s)
+
+    def _paced(self, waiting: SampleBlock, timeout_s: float) -> SampleBlock:
+        now = time.monotonic()
+        first = float(waiting.time_s[0])
+        if self._started is None or not 0 <= first - self._played(now) < 3600 * self._speed:
+            self._started = (now, first)  # the first sample, or a jump in the recording: play on from here
+        due = self._started[0] + (first - self._started[1]) / self._speed
+        if due > now:
+            time.sleep(min(due - now, timeout_s))
+        until = self._played(time.monotonic())
+        late = np.flatnonzero((waiting.time_s > until + PIECE_S * self._speed) | (waiting.time_s < first))
+        cut = int(late[0]) if len(late) else len(waiting)
+        if first > until:
+            cut = 0
+        self._rest = SampleBlock(waiting.time_s[cut:], waiting.values[cut:]) if cut < len(waiting) else None
+        return SampleBlock(waiting.time_s[:cut], waiting.values[:cut], time.monotonic())
+
+    def _played(self, now: float) -> float:
+        assert self._started is not None
+        return self._started[1] + (now - self._started[0]) * self._speed
+
+    def close(self) -> None:
+        """Nothing to let go of: files are read in pieces."""
