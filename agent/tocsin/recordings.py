@@ -197,7 +197,7 @@ def _parse(table: Table, numbers: list[int], lines: list[str], first: int) -> Ta
     fields: list[list[str]] | None = None
     quoted = any('"' in line for line in lines)
     if quoted or table.separator == " ":
-        fields = [row for row in csv.reader(lines, delimiter=table.separator, skipinitialspace=True)]
+        fields = list(csv.reader(lines, delimiter=table.separator, skipinitialspace=True))
         numeric = None
     else:
         numeric = _fast(table, lines, wanted)
@@ -243,7 +243,8 @@ def _cells(table: Table, numbers: list[int], fields: list[list[str]], wanted: li
                 if cell.lower() not in MISSING:
                     place = f"{table.path}: line {numbers[i]}, column {_column_name(table, column)}"
                     raise DataError(
-                        f"{place}: expected a number, got {cell[:40]!r}: mend the cell, or leave the column out with --columns"
+                        f"{place}: expected a number, got {cell[:40]!r}: "
+                        "mend the cell, or leave the column out with --columns"
                     ) from None
                 out[i, j] = np.nan
     return out
@@ -327,7 +328,8 @@ def _find_separator(path: Path, head: list[str]) -> str:
         if head[0].count(separator) and (len(head) < 2 or head[1].count(separator)):
             return separator
     raise DataError(
-        f"{path}: no separator found (tried comma, semicolon, tab, bar, space): is it a CSV table? Name it with --separator"
+        f"{path}: no separator found (tried comma, semicolon, tab, bar, space): "
+        "is it a CSV table? Name it with --separator"
     )
 
 

@@ -17,6 +17,8 @@ from tocsin.core.preprocess import Preprocessor
 from tocsin.core.threshold import Threshold
 from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
 
+CHUNK = 1024  # windows that are standardised and scored at once
+
 
 @dataclass(frozen=True)
 class Member:
@@ -48,8 +50,15 @@ class Scorer:
         self._weights = channel_weights / len(channel_weights)
 
     def score(self, windows: Floats) -> Scores:
-        """Scores of (K, T, C) windows in engineering units."""
-        return self.score_prepared(self.preprocessor.transform(windows))
+        """Scores of (K, T, C) windows in engineering units; memory does not grow with K."""
+        if len(windows) <= CHUNK:
+            return self.score_prepared(self.preprocessor.transform(windows))
+        parts = [self.score(windows[start : start + CHUNK]) for start in range(0, len(windows), CHUNK)]
+        return Scores(
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.ratio for part in parts]),
+            np.concatenate([part.per_channel for part in parts]),
+        )
 
     def score_prepared(self, prepared: Floats32) -> Scores:
         """Scores of (K, T, C) windows that went through the preprocessor."""

@@ -1,0 +1,267 @@
+"""YAML → settings, with the place of every mistake.
+
+Precedence: `TOCSIN__MQTT__HOST`-like variables, then `conf.d/*.yaml` beside the file, then the file, then defaults.
+`${NAME}` and `${NAME:-default}` in values are replaced from the environment.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tocsin.config import AgentSettings
+from tocsin.errors import ConfigError
+
+Key = str | int
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
+ENV_PREFIX = "TOCSIN__"
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A YAML mapping, and where each key stands: `file:line:column`."""
+
+    value: dict[str, Any]
+    places: dict[tuple[Key, ...], str]
+
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> AgentSettings:
+    """Reads and checks the agent's settings.
+
+    Raises:
+        ConfigError: names file, line, column and key, and what is expected there.
+    """
+    document = _read(path, environment)
+    for extra in sorted((path.parent / "conf.d").glob("*.yaml")):
+        document = _merge(document, _read(extra, environment))
+    document = _merge(document, _from_environment(environment))
+    try:
+        return AgentSettings.model_validate(document.value, context={"base": path.parent.absolute()})
+    except ValidationError as error:
+        raise ConfigError(_explain(error.errors(include_url=False), document, path)) from None
+
+
+def _read(path: Path, environment: Mapping[str, str]) -> _Document:
+    try:
+        text = path.read_bytes()[: MAX_BYTES + 1].decode("utf-8-sig")
+    except OSError as error:
+        hint = "; `tocsin config sample` prints one to start from" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than a configuration may be ({MAX_BYTES >> 20} MiB)")
+    places: dict[tuple[Key, ...], str] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            raise ConfigError(f"{path}: the file is empty; `tocsin config sample` prints one to start from")
+        value = _build(node, (), places, path, environment)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or 'nested too deep'}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}:1:1: expected keys and values such as `version: 1`, got a {type(value).__name__}")
+    return _Document(value, places)
+
+
+def _build(
+    node: yaml.Node, at: tuple[Key, ...], places: dict[tuple[Key, ...], str], path: Path, environment: Mapping[str, str]
+) -> Any:
+    """The node's value; notes the place of every key on the way."""
+    place = f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    places.setdefault(at, place)
+    if len(at) > MAX_DEPTH:
+        raise ConfigError(f"{place}: nested deeper than {MAX_DEPTH} levels")
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            where = f"{path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+            if key in mapping:
+                raise ConfigError(f"{where}: {_dotted((*at, key))} is given twice")
+            places[*at, key] = where
+            mapping[key] = _build(value_node, (*at, key), places, path, environment)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*at, i), places, path, environment) for i, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)
+    if "${" in node.value:
+        expanded = _expand(node.value, place, environment)
+        return yaml.safe_load(expanded) if node.style is None else expanded
+    return yaml.safe_load(yaml.serialize(node))
+
+
+def _expand(text: str, place: str, environment: Mapping[str, str]) -> str:
+    def one(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if name in environment:
+            return environment[name]
+        if default is None:
+            raise ConfigError(f"{place}: the environment has no {name}: set it, or write ${{{name}:-default}}")
+        return default
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", one, text)
+
+
+def _from_environment(environment: Mapping[str, str]) -> _Document:
+    value: dict[str, Any] = {}
+    places: dict[tuple[Key, ...], str] = {}
+    for name in sorted(environment):
+        keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
+        if not name.startswith(ENV_PREFIX) or not all(keys):
+            continue
+        inner = value
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        try:
+            inner[keys[-1]] = yaml.safe_load(environment[name])
+        except yaml.YAMLError:
+            inner[keys[-1]] = environment[name]
+        places[keys] = f"environment variable {name}"
+    return _Document(value, places)
+
+
+def _merge(under: _Document, over: _Document) -> _Document:
+    """`over` wins; mappings are merged key by key, lists are replaced."""
+
+    def both(a: Any, b: Any) -> Any:
+        if isinstance(a, dict) and isinstance(b, dict):
+            return {**a, **{key: both(a[key], item) if key in a else item for key, item in b.items()}}
+        return b
+
+    return _Document(both(under.value, over.value), {**under.places, **over.places})
+
+
+def _explain(errors: list[ErrorDetails], document: _Document, path: Path) -> str:
+    """The first mistake as one line; how many more there are."""
+    errors.sort(key=lambda error: error["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    first = errors[0]
+    keys = _keys(first["loc"], document.value)
+    place = next((document.places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in document.places), str(path))
+    known = _known_keys(keys[:-1], document.value)
+    match first["type"]:
+        case "extra_forbidden":
+            close = get_close_matches(str(keys[-1]), known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+            text = f"{_dotted(keys)} is not a key: {hint}"
+        case "missing":
+            text = f"{_dotted(keys)} is missing"
+        case "union_tag_not_found":
+            text = f"{_dotted(keys)}.type is missing: expected one of {first['ctx']['expected_tags']}"
+        case "union_tag_invalid":
+            text = f"{_dotted(keys)}.type: expected one of {first['ctx']['expected_tags']}, got {first['ctx']['tag']!r}"
+        case _:
+            said = first["msg"].removeprefix("Value error, ")
+            shown = repr(first["input"])[:60] if isinstance(first["input"], str | int | float | bool | None) else ""
+            text = f"{_dotted(keys)}: {said[:1].lower()}{said[1:]}" if keys else said
+            text += f", got {shown}" if shown and keys else ""
+    more = len(errors) - 1
+    return f"{place}: {text}" + (f" (and {more} more mistake{'s' * (more > 1)})" if more else "")
+
+
+def _keys(location: tuple[Key, ...], value: Any) -> tuple[Key, ...]:
+    """The location without the names of union members that pydantic puts in between."""
+    keys: list[Key] = []
+    for n, key in enumerate(location):
+        inside = (isinstance(value, dict) and key in value) or (
+            isinstance(value, list) and isinstance(key, int) and key < len(value)
+        )
+        if inside:
+            value = value[key]
+        elif n < len(location) - 1:
+            continue
+        keys.append(key)
+    return tuple(keys)
+
+
+def _known_keys(keys: tuple[Key, ...], value: Any) -> list[str]:
+    """Keys that may stand at this place, from the JSON Schema."""
+    schema = AgentSettings.model_json_schema()
+    node: dict[str, Any] = schema
+    for key in (*keys, None):
+        node = _follow(node, schema, value)
+        if key is None:
+            break
+        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int):
+            value = value[key]
+    return list(node.get("properties", {}))
+
+
+def _follow(node: dict[str, Any], schema: dict[str, Any], value: Any) -> dict[str, Any]:
+    """Through references and unions to the object that the value means."""
+    while True:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+        elif "discriminator" in node:
+            tag = value.get("type") if isinstance(value, dict) else None
+            mapping = node["discriminator"]["mapping"]
+            node = {"$ref": mapping[tag]} if tag in mapping else {}
+        elif "anyOf" in node:
+            node = next((option for option in node["anyOf"] if option.get("type") != "null"), {})
+        else:
+            return node
+
+
+def _dotted(keys: tuple[Key, ...]) -> str:
+    out = ""
+    for key in keys:
+        out += f"[{key}]" if isinstance(key, int) else f".{key}" if out else key
+    return out or "the file"
+
+
+SAMPLE = """\
+## Tocsin's agent. `##` explains, `#` shows a default, the rest must be set.
+## Check it with: tocsin config check -c tocsin.yaml
+version: 1
+
+## This box in topics: lower-case letters, digits, hyphens. The host's name when left out.
+# device: pump-house-1
+
+## Outbox and alarm states live here.
+# state_dir: /var/lib/tocsin
+
+mqtt:
+  host: localhost
+  # port: 1883                 # 8883 with tls
+  # prefix: tocsin             # first levels of every topic
+  # username: pump-house-1
+  # password_file: /etc/tocsin/mqtt-password
+  # tls:                       # for any broker that is not on this machine
+  #   ca_file: /etc/tocsin/ca.pem
+  #   cert_file: /etc/tocsin/device.pem
+  #   key_file: /etc/tocsin/device.key
+  # protocol: auto             # auto, 5 or 3.1.1
+  # keepalive_s: 15
+  # scores: true               # publish every scored window, QoS 0
+  # health_interval_s: 60s
+
+assets:
+  - id: pump-1
+    bundle: pump-1.tocsin      # from `tocsin train`; a relative path starts at this file
+    source:
+      type: serial             # serial, replay or synthetic
+      port: /dev/serial/by-id/usb-sensor-node
+      rate_hz: 10              # lines a second
+      # baud: 115200
+      channels: ["pressure [bar]", "flow [l/min]", "current [A]"]
+    # severity: major          # warning, minor, major or critical
+    # advice: Check the suction strainer, then call 4711.
+    # alarm:                   # what is left out is as the bundle says
+    #   on_n: 3                # raised by 3 …
+    #   on_m: 5                # … of 5 windows over the limit
+    #   off_delay: 5           # cleared by 5 in a row …
+    #   clear_ratio: 0.8       # … below 0.8 of it
+"""
