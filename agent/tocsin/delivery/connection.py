@@ -1,0 +1,282 @@
+"""One connection to the broker: settings → an MQTT session, with its events on a queue.
+
+Rules: paho's callbacks do nothing but put on a `SimpleQueue` (a lock shared with `publish` would deadlock, and an
+exception in a callback would kill the network thread). A connection is never reused: after a break a new one is made,
+so paho holds no messages of its own. Certificates are always verified.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from tocsin.config import MqttSettings, TlsSettings
+from tocsin.errors import BrokerError, ConfigError
+
+log = logging.getLogger(__name__)
+
+Protocol = Literal["5", "3.1.1"]
+CONNECT_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 1.0
+_IN_FLIGHT = 100  # paho's own bound, above any window used here
+_VERSIONS: Mapping[Protocol, MQTTProtocolVersion] = {
+    "5": MQTTProtocolVersion.MQTTv5,
+    "3.1.1": MQTTProtocolVersion.MQTTv311,
+}
+_UNSUPPORTED = frozenset({0x84, 0x01})  # "unsupported protocol version" of MQTT 5 and of 3.1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker's answer to a QoS 1 publish."""
+
+    mid: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of a subscription."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    code: int
+    reason: str
+    receive_maximum: int
+
+
+Event = Acknowledged | Received | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the connection breaks."""
+
+    topic: str
+    payload: str
+
+
+class _UnsupportedError(BrokerError):
+    """The broker does not speak that version of MQTT, or did not answer it."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach the broker: settings with their files read.
+
+    Attributes:
+        host: name or address.
+        port: filled in.
+        tls: None without TLS.
+        username: or None.
+        password: or None.
+        protocols: to try, in order.
+        keepalive_s: after which silence is a broken connection.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    username: str | None
+    password: str | None
+    protocols: tuple[Protocol, ...]
+    keepalive_s: int
+
+    @classmethod
+    def read(cls, settings: MqttSettings) -> "Access":
+        """Reads certificates and password.
+
+        Raises:
+            ConfigError: a file is missing or not what it should be.
+        """
+        protocols: tuple[Protocol, ...] = ("5", "3.1.1") if settings.protocol == "auto" else (settings.protocol,)
+        return cls(
+            host=settings.host,
+            port=settings.port or (1883 if settings.tls is None else 8883),
+            tls=None if settings.tls is None else _tls_context(settings.tls),
+            username=settings.username,
+            password=None if settings.password_file is None else _password(settings.password_file),
+            protocols=protocols,
+            keepalive_s=settings.keepalive_s,
+        )
+
+    def connect(self, client_id: str, put: Callable[[Event], object], will: Will | None = None) -> "Connection":
+        """Connects, with the first protocol that the broker speaks.
+
+        Args:
+            client_id: the broker ends an older session of the same id.
+            put: called with what happens on the connection, from its network thread; only to put it on a queue.
+            will: published by the broker when the connection breaks.
+
+        Raises:
+            BrokerError: unreachable, or it refuses this client.
+        """
+        for protocol in self.protocols[:-1]:
+            try:
+                return Connection(self, protocol, client_id, put, will)
+            except _UnsupportedError as error:
+                log.debug("%s; trying the next", error)
+        return Connection(self, self.protocols[-1], client_id, put, will)
+
+
+class Connection:
+    """An open session; what happens on it is `put`, `Closed` the last.
+
+    Attributes:
+        protocol: spoken.
+        window: how many QoS 1 messages the broker takes before it has answered.
+
+    Raises:
+        BrokerError: unreachable, or it refuses this client.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        protocol: Protocol,
+        client_id: str,
+        put: Callable[[Event], object],
+        will: Will | None,
+    ) -> None:
+        self.protocol, self._put, self._open = protocol, put, False
+        self._answers: SimpleQueue[_Opened | Closed] = SimpleQueue()
+        self._client = client = self._make(access, protocol, client_id, will)
+        where = f"{access.host}:{access.port}"
+        try:
+            if protocol == "5":
+                client.connect(access.host, access.port, access.keepalive_s, clean_start=True)
+            else:
+                client.connect(access.host, access.port, access.keepalive_s)
+        except (OSError, ValueError) as error:
+            raise BrokerError(f"{where}: {_said(error)}: is the broker running, and `mqtt:` right?") from error
+        client.loop_start()
+        try:
+            answer: _Opened | Closed = self._answers.get(timeout=CONNECT_TIMEOUT_S)
+        except Empty:
+            answer = Closed(f"no answer within {CONNECT_TIMEOUT_S:g} s")
+        if isinstance(answer, Closed) or answer.code in _UNSUPPORTED:
+            self._drop()
+            raise _UnsupportedError(f"{where}: no connection with MQTT {protocol}: {answer.reason}")
+        if answer.code:
+            self._drop()
+            raise BrokerError(f"{where}: refused: {answer.reason}: check user, password and certificate")
+        self.window = answer.receive_maximum
+
+    def _make(self, access: Access, protocol: Protocol, client_id: str, will: Will | None) -> Client:
+        version = _VERSIONS[protocol]
+        clean = None if protocol == "5" else True
+        client = Client(CallbackAPIVersion.VERSION2, client_id, clean, protocol=version, reconnect_on_failure=False)
+        client.suppress_exceptions = True
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(_IN_FLIGHT)
+        if access.tls is not None:
+            client.tls_set_context(access.tls)
+        if access.username is not None:
+            client.username_pw_set(access.username, access.password)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_publish, client.on_message = self._on_publish, self._on_message
+        return client
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._open = not code.is_failure
+        self._answers.put(_Opened(code.value, str(code), getattr(properties, "ReceiveMaximum", 65535)))
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        closed = Closed(str(code))
+        self._answers.put(closed)
+        if self._open:
+            self._put(closed)
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._put(Acknowledged(mid, code.value, str(code)))
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        self._put(Received(message.topic, bytes(message.payload), message.qos, message.retain))
+
+    def publish(self, topic: str, payload: bytes | str, qos: int, retain: bool) -> int | None:
+        """Sends a message; its packet id, or None when the connection is gone."""
+        info = self._client.publish(topic, payload, qos, retain)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def subscribe(self, topics: list[str]) -> None:
+        """Asks for the messages of these filters, QoS 1."""
+        self._client.subscribe([(topic, 1) for topic in topics])
+
+    def close(self) -> None:
+        """Says good-bye, so that the will is not published, and ends the network thread."""
+        self._client.disconnect()
+        try:
+            self._answers.get(timeout=_CLOSE_TIMEOUT_S)
+        except Empty:
+            log.debug("the broker did not close the connection")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Ends the network thread, whatever the broker does."""
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                log.debug("already closed: %s", error)
+        self._client.loop_stop()
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    if (tls.cert_file is None) != (tls.key_file is None):
+        raise ConfigError("mqtt.tls: cert_file and key_file belong together: give both, or neither")
+    for key in ("ca_file", "cert_file", "key_file"):
+        path: Path | None = getattr(tls, key)
+        if path is not None and not path.is_file():
+            raise ConfigError(f"mqtt.tls.{key}: {path} is no file: check the path, and that this user may read it")
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # never ask at a terminal
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"mqtt.tls: {_said(error)}: expected PEM files, the key without a pass phrase") from error
+    return context
+
+
+def _password(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as handle:
+            return handle.readline(4096).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"mqtt.password_file: {path}: {_said(error)}: expected a text file to read") from error

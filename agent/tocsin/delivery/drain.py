@@ -1,0 +1,176 @@
+"""What to send next, and what an answer means: the outbox as a publisher sees it.
+
+```
+ outbox ──due()──► in flight ──0x00──► lingering ──10 s──► deleted
+                      │  ▲
+                0x10, 0x87, 0x97, …: its topic is held, and one message tries again after a back-off
+```
+Rules: a topic's messages keep their order. An acknowledged message lingers for a while before it is deleted, for a
+PUBACK is no delivery: a broker that is killed forgets what it took last, so a broken connection sends it again.
+No I/O but the outbox; monotonic time is passed in.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tocsin.delivery.outbox import Outbox, Row
+
+WINDOW = 40
+LINGER_S = 10.0
+FIRST_HOLD_S, LONGEST_HOLD_S = 1.0, 60.0
+NOBODY_LISTENS = 0x10
+NEVER = frozenset({0x90, 0x99})  # topic name or payload invalid: no later try can succeed
+_PAGE = 100
+_RESERVED = 3  # of the broker's window, for status, info and health
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A topic that the broker does not take at present.
+
+    Attributes:
+        topic: tail under the device.
+        seq: its first message that was not taken.
+        reason: the broker's, as text.
+        delay_s: back-off before the next try.
+        until_s: monotonic time of the next try.
+    """
+
+    topic: str
+    seq: int
+    reason: str
+    delay_s: float
+    until_s: float
+
+
+class Drain:
+    """Goes through the outbox; belongs to one thread.
+
+    Attributes:
+        acknowledged: messages that the broker took.
+        refused: messages that no broker would ever take, given up.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._in_flight: dict[int, Row] = {}
+        self._lingering: deque[tuple[float, int]] = deque()
+        self._holds: dict[str, Hold] = {}
+        self._live_since: dict[str, float] = {}
+        self._connected_s = 0.0
+        self._cursor = 0
+        self._window = WINDOW
+        self.acknowledged = self.refused = 0
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        """Topics that are held."""
+        return tuple(self._holds.values())
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the broker has not taken yet."""
+        return max(0, self._outbox.depth() - len(self._lingering))
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more can be sent at present: all is taken or held."""
+        return not self._in_flight and not self._outbox.pending(1, self._cursor)
+
+    def connected(self, now_s: float, window: int) -> None:
+        """A connection begins; the broker takes at most `window` messages in flight on it."""
+        self._outbox.say_again()
+        self._connected_s, self._window = now_s, min(max(window - _RESERVED, 1), WINDOW)
+        self._live_since.clear()
+        self._holds.clear()
+        self._cursor = 0
+
+    def lost(self) -> None:
+        """The connection broke: all that is in flight or lingers is to be sent again."""
+        self._in_flight.clear()
+        self._lingering.clear()
+        self._holds.clear()
+        self._cursor = 0
+
+    def due(self, now_s: float) -> Iterator[tuple[Row, bool]]:
+        """Messages to send now, each with whether it waited; tell `sent` of each before the next is taken."""
+        for hold in [hold for hold in self._holds.values() if hold.until_s <= now_s]:
+            row = self._outbox.first(hold.topic, hold.seq)
+            busy = any(flying.topic == hold.topic for flying in self._in_flight.values())
+            if row is None:
+                del self._holds[hold.topic]
+            elif not busy and len(self._in_flight) < self._window:
+                yield row, True
+        lingering = {seq for _, seq in self._lingering}
+        while len(self._in_flight) < self._window:
+            page = self._outbox.pending(_PAGE, self._cursor)
+            if not page:
+                return
+            flying = {row.seq for row in self._in_flight.values()}
+            for row in page:
+                if len(self._in_flight) >= self._window:
+                    return
+                self._cursor = row.seq
+                if row.topic not in self._holds and row.seq not in lingering and row.seq not in flying:
+                    yield row, self._waited(row)
+
+    def _waited(self, row: Row) -> bool:
+        since = self._live_since.get(row.topic, self._connected_s)
+        return row.boot != self._outbox.boot or row.monotonic_s < since
+
+    def sent(self, row: Row, mid: int) -> None:
+        """A message went out under that packet id."""
+        self._in_flight[mid] = row
+
+    def answered(self, mid: int, code: int, reason: str, now_s: float) -> None:
+        """The broker's answer to a packet id: MQTT 5 reason code and its name."""
+        row = self._in_flight.pop(mid, None)
+        if row is None:
+            return
+        if code in NEVER:
+            self.refused += 1
+            self._outbox.delete([row.seq])
+        elif code == 0 or (code == NOBODY_LISTENS and row.retain):
+            self.acknowledged += 1
+            self._lingering.append((now_s, row.seq))
+            if self._holds.pop(row.topic, None):
+                self._live_since[row.topic] = now_s
+                self._cursor = min(self._cursor, row.seq)
+        else:
+            self._hold(row, f"0x{code:02x} {reason}", now_s)
+
+    def _hold(self, row: Row, reason: str, now_s: float) -> None:
+        held = self._holds.get(row.topic)
+        if held is None:
+            delay_s = FIRST_HOLD_S
+        elif now_s < held.until_s:  # one of those that were in flight together
+            self._holds[row.topic] = replace(held, seq=min(held.seq, row.seq))
+            return
+        else:
+            delay_s = min(held.delay_s * 2, LONGEST_HOLD_S)
+        self._holds[row.topic] = Hold(row.topic, row.seq, reason, delay_s, now_s + delay_s)
+
+    def next_s(self) -> float | None:
+        """Monotonic time at which `due` or `sweep` has something to do of itself."""
+        times = [hold.until_s for hold in self._holds.values()]
+        if self._lingering:
+            times.append(self._lingering[0][0] + LINGER_S)
+        return min(times, default=None)
+
+    def sweep(self, now_s: float) -> None:
+        """Deletes what was acknowledged long enough ago, in one transaction."""
+        self._delete(now_s - LINGER_S)
+
+    def finish(self) -> None:
+        """A clean end of the connection: all that was acknowledged is done with."""
+        self._delete(math.inf)
+        self.lost()
+
+    def _delete(self, until_s: float) -> None:
+        seqs = []
+        while self._lingering and self._lingering[0][0] <= until_s:
+            seqs.append(self._lingering.popleft()[1])
+        if seqs:
+            self._outbox.delete(seqs)

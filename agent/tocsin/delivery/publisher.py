@@ -1,0 +1,278 @@
+"""The thread that takes messages from the outbox to the broker.
+
+```
+ desk ──wake──┐
+ lines ─score─┼─► one queue ─► this thread ─► Drain (what, when) ─► Connection ─► broker
+ paho ─events─┘
+```
+Rules: an unreachable broker is never fatal and is logged once a change, not once a try. Alarms wait in the outbox;
+scores (QoS 0) are dropped, and counted, while there is no connection. At every connect: `status`, `info`, the newest
+retained states, then what waits.
+"""
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from tocsin.config import MqttSettings
+from tocsin.delivery.connection import Access, Acknowledged, Closed, Connection, Event, Protocol, Will
+from tocsin.delivery.drain import Drain
+from tocsin.delivery.outbox import Outbox
+from tocsin.delivery.wire import (
+    OFFLINE,
+    ONLINE,
+    STOPPED,
+    Envelope,
+    Health,
+    Info,
+    MqttInfo,
+    Score,
+    Topics,
+    score_topic,
+    stamp,
+)
+from tocsin.errors import BrokerError
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+STOP_TIMEOUT_S = 5.0
+_WAITING_SCORES = 1000
+_SLOWEST_S = 1.0  # longest wait between looks at the clock
+
+
+class _Wake:
+    """New messages in the outbox, or time to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How delivery fares; counted since the start of the process.
+
+    Attributes:
+        connected: a session is open.
+        protocol: spoken on it, or on the last one; None before the first.
+        sent: messages handed to the network, scores included.
+        acknowledged: messages of the outbox that the broker took.
+        held: `topic: reason` of what the broker does not take at present.
+        refused: messages that no broker would ever take, given up.
+        dropped: messages dropped because the outbox was full, since its file was made.
+        scores_dropped: scores dropped without a connection, or too many at once.
+        outbox_depth: messages that the broker has not taken yet.
+        outbox_oldest_s: age of the oldest, seconds.
+        connects: sessions opened.
+        last_error: why there is no session; empty while there is one.
+    """
+
+    connected: bool
+    protocol: Protocol | None
+    sent: int
+    acknowledged: int
+    held: tuple[str, ...]
+    refused: int
+    dropped: int
+    scores_dropped: int
+    outbox_depth: int
+    outbox_oldest_s: float
+    connects: int
+    last_error: str
+
+
+class Publisher:
+    """Delivers the outbox.
+
+    Args:
+        settings: of the broker.
+        device: id; the client id is `tocsin-<device>`.
+        outbox: to drain.
+        info: the birth document; its `mqtt` is filled in here.
+        health: called every `health_interval_s`; its outbox figures are filled in here.
+
+    Raises:
+        ConfigError: a certificate or the password file is missing.
+    """
+
+    def __init__(
+        self, settings: MqttSettings, device: str, outbox: Outbox, info: Info, health: Callable[[], Health]
+    ) -> None:
+        self._access = Access.read(settings)
+        self._topics, self._client_id = Topics(settings.prefix, device), f"tocsin-{device}"
+        self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
+        self._outbox, self._info, self._health = outbox, info, health
+        self._drain = Drain(outbox)
+        self._inbox: SimpleQueue[Event | _Wake | tuple[str, Score]] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._stop_by_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._connection: Connection | None = None
+        self._protocol: Protocol | None = None
+        self._sent = self._scores_dropped = self._connects = 0
+        self._last_error = ""
+        self._next_health_s = 0.0
+
+    def start(self) -> None:
+        """Begins to connect; returns at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Tells that the outbox has something new; from any thread."""
+        self._inbox.put(_Wake())
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Sends what can be sent within the time, says `stopped`, disconnects; the rest stays in the outbox."""
+        self._stop_by_s = time.monotonic() + timeout_s
+        self._stopping.set()
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s + LONGEST_DELAY_S)
+
+    def publish_score(self, asset: str, payload: Score) -> None:
+        """Sends a score now or never; from any thread."""
+        if not self._scores:
+            return
+        if self._connection is None or self._inbox.qsize() >= _WAITING_SCORES:
+            self._scores_dropped += 1
+        else:
+            self._inbox.put((asset, payload))
+
+    @property
+    def statistics(self) -> Statistics:
+        """How delivery fares just now; from any thread."""
+        return Statistics(
+            connected=self._connection is not None,
+            protocol=self._protocol,
+            sent=self._sent,
+            acknowledged=self._drain.acknowledged,
+            held=tuple(f"{hold.topic}: {hold.reason}" for hold in self._drain.holds),
+            refused=self._drain.refused,
+            dropped=self._outbox.dropped,
+            scores_dropped=self._scores_dropped,
+            outbox_depth=self._drain.waiting,
+            outbox_oldest_s=self._outbox.oldest_age() if self._drain.waiting else 0.0,
+            connects=self._connects,
+            last_error=self._last_error,
+        )
+
+    def _run(self) -> None:
+        delay_s = FIRST_DELAY_S
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+                delay_s = FIRST_DELAY_S
+                reason = self._serve()
+            except BrokerError as error:
+                reason = str(error)
+            except sqlite3.Error as error:
+                reason = f"the outbox cannot be used: {error}"
+            except Exception:  # the thread outlives what nobody foresaw
+                log.exception("delivery failed; it begins again")
+                reason = "an error in the agent, see its log"
+            self._disconnect(clean=not reason)
+            if reason and reason != self._last_error:
+                log.warning("not connected: %s; messages wait in the outbox", reason)
+            self._last_error = reason or self._last_error
+            self._stopping.wait(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads devices, hides nothing
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+    def _connect(self) -> None:
+        will = Will(self._topics.under("status"), OFFLINE)
+        connection = self._access.connect(self._client_id, self._inbox.put, will)
+        self._connection, self._protocol = connection, connection.protocol
+        self._connects += 1
+        self._drain.connected(time.monotonic(), connection.window)
+        log.info("connected to %s:%d with MQTT %s", self._access.host, self._access.port, connection.protocol)
+        self._last_error = ""
+        mqtt = MqttInfo(protocol=connection.protocol)
+        self._say("status", ONLINE)
+        self._say("info", self._info.model_copy(update={"mqtt": mqtt}).encode())
+        self._next_health_s = 0.0
+
+    def _serve(self) -> str:
+        """Until the connection ends or it is time to stop; gives why it ended, empty at a clean stop."""
+        while True:
+            now_s = time.monotonic()
+            self._send_due(now_s)
+            self._drain.sweep(now_s)
+            if now_s >= self._next_health_s:
+                self._send_health()
+                self._next_health_s = now_s + self._health_interval_s
+            if self._stopping.is_set() and (self._drain.settled or now_s >= self._stop_by_s):
+                return ""
+            closed = self._take(self._wait_s(now_s))
+            if closed is not None:
+                return closed.reason
+
+    def _wait_s(self, now_s: float) -> float:
+        due_s = self._drain.next_s()
+        until_s = min(self._next_health_s, now_s + _SLOWEST_S, now_s + _SLOWEST_S if due_s is None else due_s)
+        return max(until_s - now_s, 0.0)
+
+    def _take(self, wait_s: float) -> Closed | None:
+        """Waits for the first item, then takes all that are there."""
+        try:
+            item = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
+            while True:
+                if isinstance(item, Closed):
+                    return item
+                if isinstance(item, Acknowledged):
+                    self._drain.answered(item.mid, item.code, item.reason, time.monotonic())
+                elif isinstance(item, tuple):
+                    self._say(score_topic(item[0]), item[1].encode(), qos=0, retain=False)
+                item = self._inbox.get_nowait()
+        except Empty:
+            return None
+
+    def _send_due(self, now_s: float) -> None:
+        for row, waited in self._drain.due(now_s):
+            envelope = Envelope(boot=row.boot, seq=row.seq, replayed=waited)
+            mid = self._say(row.topic, stamp(row.payload, envelope), row.qos, row.retain)
+            if mid is None:
+                return  # the connection is going; `Closed` comes
+            self._drain.sent(row, mid)
+
+    def _send_health(self) -> None:
+        statistics = self.statistics
+        figures = {
+            "outbox_depth": statistics.outbox_depth,
+            "outbox_oldest_s": round(statistics.outbox_oldest_s, 3),
+            "dropped_total": statistics.dropped,
+        }
+        try:
+            health = self._health()
+        except Exception:  # alarms go on, whatever ails a figure
+            log.exception("no health figures")
+            return
+        self._say("health", health.model_copy(update=figures).encode())
+
+    def _say(self, tail: str, payload: bytes | str, qos: int = 1, retain: bool = True) -> int | None:
+        if self._connection is None:
+            return None
+        mid = self._connection.publish(self._topics.under(tail), payload, qos, retain)
+        self._sent += mid is not None
+        return mid
+
+    def _disconnect(self, clean: bool) -> None:
+        connection = self._connection
+        if connection is not None:
+            if clean:
+                self._say("status", STOPPED)
+            self._connection = None
+            connection.close()
+        if clean:
+            self._drain.finish()
+        else:
+            self._drain.lost()
+        self._empty_inbox()
+
+    def _empty_inbox(self) -> None:
+        """What is left belongs to the session that ended: its answers, and scores nobody waits for."""
+        try:
+            while True:
+                self._scores_dropped += isinstance(self._inbox.get_nowait(), tuple)
+        except Empty:
+            return

@@ -1,0 +1,357 @@
+"""Topics and payloads: the single source of what Tocsin says over MQTT.
+
+```
+<prefix>/<device>/status           online | stopped | offline     retained
+<prefix>/<device>/info             Info                           retained
+<prefix>/<device>/health           Health                         retained
+<prefix>/<device>/score/<asset>    Score
+<prefix>/<device>/alarm/<alarm>    AlarmMessage                   retained; empty = gone
+<prefix>/<device>/event/alarm      AlarmEvent
+```
+Rules: times are RFC 3339, UTC, with ms and `Z`; numbers are finite, what cannot be is null. What goes through the
+outbox has an `Envelope` at its top level, put there at sending; consumers drop duplicates on (device, boot, seq).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tocsin.alarms.lifecycle import Alarm, AlarmClass, AlarmState, Severity, Step
+from tocsin.delivery.clock import TimeQuality
+from tocsin.records import Contribution
+
+SCHEMA: Literal[1] = 1
+ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
+EVENT_ALARM = "event/alarm"
+MAX_CONTRIBUTIONS = 8
+
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2025-03-09T14:05:59.250Z"])]
+Count = Annotated[int, Field(ge=0)]
+Quality = Literal[192, 0, 500]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topics of one device.
+
+    Attributes:
+        prefix: first levels of every topic.
+        device: id.
+    """
+
+    prefix: str
+    device: str
+
+    def under(self, tail: str) -> str:
+        """`tail` under the device; the outbox keeps tails only.
+
+        >>> Topics("acme/tocsin", "edge-1").under(alarm_topic("pump-1-model"))
+        'acme/tocsin/edge-1/alarm/pump-1-model'
+        """
+        return f"{self.prefix}/{self.device}/{tail}"
+
+
+def alarm_topic(alarm: str) -> str:
+    """Tail of a condition's retained state."""
+    return f"alarm/{alarm}"
+
+
+def score_topic(asset: str) -> str:
+    """Tail of an asset's scores."""
+    return f"score/{asset}"
+
+
+def rfc3339(time_s: float) -> str:
+    """Epoch seconds as text.
+
+    >>> rfc3339(0.0625)
+    '1970-01-01T00:00:00.062Z'
+    """
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def number(value: float | None) -> float | None:
+    """Six significant digits, or None for what is not finite.
+
+    >>> number(2.000000001), number(float("nan"))
+    (2.0, None)
+    """
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+
+
+class Wire(BaseModel):
+    """Frozen; an unknown key is an error; finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def encode(self) -> bytes:
+        """The payload: UTF-8 JSON."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class Envelope(Wire):
+    """What every message from the outbox has at its top level."""
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema", description="of this payload")
+    boot: Count = Field(description="epoch, higher at each start of the agent")
+    seq: Count = Field(description="number of the message, never used again within a boot")
+    replayed: bool = Field(description="it waited out an outage or a restart")
+
+
+class Window(Wire):
+    """The window that decided."""
+
+    start: Time
+    end: Time
+    samples: Count
+    rate_hz: float | None
+
+
+class Model(Wire):
+    """The bundle that scored."""
+
+    name: str
+    version: str
+    digest: str = Field(description="sha256 of the bundle, hexadecimal")
+
+
+class ChannelShare(Wire):
+    """One channel's part in an alarm."""
+
+    channel: str
+    share: float = Field(ge=0, le=1)
+    seen: float | None
+    expected: float | None = Field(description="null for members that do not reconstruct")
+
+
+class AlarmBody(Wire):
+    """One occurrence of a condition, as it stands."""
+
+    id: str = Field(description="ULID, one occurrence")
+    alarm: str
+    asset: str
+    detector: str
+    time: Time = Field(description="of the window that made the newest transition")
+    time_quality: TimeQuality
+    raised: Time
+    cleared: Time | None
+    acked_at: Time | None = None
+    acked_by: str | None = None
+    text: str = Field(description="one sentence for the operator")
+    state: AlarmState
+    active: bool
+    acked: bool = False
+    shelved: bool = False
+    suppressed: bool = False
+    severity: Severity
+    severity_code: int = Field(ge=1, le=1000, description="as OPC UA counts it")
+    score: float | None
+    threshold: float | None
+    ratio: float | None = Field(description="score / threshold: 1.0 is the limit")
+    count: Count = Field(description="raises within the occurrence")
+    flaps: Count = 0
+    window: Window
+    model: Model | None
+    contributions: list[ChannelShare] = Field(max_length=MAX_CONTRIBUTIONS)
+    class_: AlarmClass = Field(alias="class")
+    cause: str = Field(description="model, rule, data_gap, stuck, range, rate, drift or degradation")
+    advice: str | None = None
+    snapshot: str | None = None
+    comment: str | None = None
+
+
+class AlarmMessage(AlarmBody, Envelope):
+    """Retained on `alarm/<alarm>` while the condition stands."""
+
+
+class AlarmChange(Wire):
+    """What happened to an occurrence."""
+
+    type: Literal["new", "update", "end"]
+    before: AlarmBody | None
+    after: AlarmBody
+
+
+class AlarmEvent(AlarmChange, Envelope):
+    """Sent on `event/alarm` at every transition."""
+
+
+class Score(Wire):
+    """One scored window; flat, for clients that plot."""
+
+    time: Time
+    score: float
+    threshold: float
+    ratio: float
+    anomaly: Literal[0, 1]
+    quality: Quality = Field(192, description="192 good, 0 bad, 500 stale")
+    inference_ms: float
+    seq: Count
+
+
+class AgentInfo(Wire):
+    """The software."""
+
+    version: str
+    commit: str | None = None
+    python: str
+
+
+class RuntimeInfo(Wire):
+    """What runs the models."""
+
+    name: str
+    version: str | None = None
+    delegate: str | None = None
+    threads: int = 1
+
+
+class HardwareInfo(Wire):
+    """The box."""
+
+    model: str | None = None
+    serial: str | None = None
+    arch: str
+    cpus: int
+    memory_mb: int | None = None
+
+
+class AssetInfo(Wire):
+    """One watched asset."""
+
+    id: str
+    channels: list[str]
+    rate_hz: float
+    model: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    window: int | None = Field(None, description="rows")
+    threshold: float | None = None
+    false_alarm_budget: float | None = None
+
+
+class MqttInfo(Wire):
+    """How messages are delivered on this connection."""
+
+    protocol: Literal["5", "3.1.1"] = Field(description="with 3.1.1 a denied publish looks like a success")
+    delivery: Literal["puback", "end_to_end"] = "puback"
+
+
+class Info(Wire):
+    """The birth document."""
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    device: str
+    agent: AgentInfo
+    runtime: RuntimeInfo | None = None
+    hw: HardwareInfo
+    os: str
+    assets: list[AssetInfo] = []
+    commands: list[str] = []
+    groups: list[str] = []
+    mqtt: MqttInfo | None = Field(None, description="filled in by the publisher")
+
+
+class SourceHealth(Wire):
+    """How an asset's source fares."""
+
+    samples_total: Count
+    last_sample_age_s: float | None = None
+    errors_total: Count = 0
+    last_error: str | None = None
+
+
+class AssetHealth(Wire):
+    """How an asset's line fares."""
+
+    windows_total: Count
+    inference_ms_p50: float | None = None
+    inference_ms_p99: float | None = None
+    overruns_total: Count = 0
+
+
+class Health(Wire):
+    """How the agent fares; the three outbox figures are filled in by the publisher."""
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    time: Time
+    status: Literal["ok", "degraded", "failing"]
+    uptime_s: float
+    cpu_percent: float | None = None
+    memory_mb: float | None = None
+    cpu_temp_c: float | None = None
+    throttled: bool | None = None
+    disk_free_mb: float | None = None
+    outbox_depth: Count = 0
+    outbox_oldest_s: float = 0.0
+    dropped_total: Count = 0
+    clock_synced: bool
+    sources: dict[str, SourceHealth] = {}
+    assets: dict[str, AssetHealth] = {}
+
+
+def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
+    """An alarm's payload."""
+    latest, context = alarm.latest, alarm.context
+    window = Window(
+        start=rfc3339(latest.window_start_s),
+        end=rfc3339(latest.window_end_s),
+        samples=latest.window_rows,
+        rate_hz=number(context.rate_hz),
+    )
+    model = Model(name=context.model_name, version=context.model_version, digest=context.model_digest)
+    return AlarmBody(
+        id=alarm.id,
+        alarm=latest.alarm,
+        asset=latest.asset,
+        detector=context.detector,
+        time=rfc3339(latest.time_s),
+        time_quality=quality,
+        raised=rfc3339(alarm.raised_s),
+        cleared=None if alarm.cleared_s is None else rfc3339(alarm.cleared_s),
+        text=alarm.text,
+        state=alarm.state,
+        active=alarm.active,
+        severity=context.severity,
+        severity_code=context.severity.code,
+        score=number(latest.score),
+        threshold=number(latest.threshold),
+        ratio=number(latest.ratio),
+        count=alarm.count,
+        window=window,
+        model=model if context.model_name else None,
+        contributions=_shares(alarm.contributions),
+        class_=alarm.alarm_class,
+        cause=latest.cause,
+        advice=context.advice or None,
+        comment=alarm.comment,
+    )
+
+
+def alarm_change(step: Step, quality: TimeQuality) -> AlarmChange:
+    """The event that tells of a step."""
+    before = None if step.before is None else alarm_body(step.before, quality)
+    return AlarmChange(type=step.kind.value, before=before, after=alarm_body(step.after, quality))
+
+
+def _shares(parts: Iterable[Contribution]) -> list[ChannelShare]:
+    """The largest parts; shares are rounded down, so that they never sum to more than 1."""
+    finite = [part for part in parts if math.isfinite(part.share)][:MAX_CONTRIBUTIONS]
+    return [
+        ChannelShare(
+            channel=part.channel,
+            share=math.floor(min(max(part.share, 0.0), 1.0) * 1e4) / 1e4,
+            seen=number(part.seen),
+            expected=number(part.expected),
+        )
+        for part in finite
+    ]
+
+
+def stamp(body: bytes, envelope: Envelope) -> bytes:
+    """A stored JSON object with the envelope in front; an empty body stays empty."""
+    return envelope.encode()[:-1] + b"," + body[1:] if body else body
