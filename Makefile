@@ -1,0 +1,60 @@
+# Everything runs in .venv, made from requirements/test.txt by the first target that needs it.
+# Needs: Python 3.11 to 3.13 and make. PYTHON=… picks another interpreter.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+
+ENVIRONMENT := .venv/.project
+
+.PHONY: help demo test check format bench docs lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(ENVIRONMENT)  ## train on a real recording, then watch the agent raise alarms over MQTT
+	@tocsin demo $(ARGS)
+
+test: $(ENVIRONMENT)  ## run all tests; ARGS="-k outbox" for some
+	@.ci/mosquitto
+	@python -m pytest $(ARGS)
+
+check: $(ENVIRONMENT)  ## format, lint, types, import rules, repository rules
+	@ruff format --check .
+	@ruff check .
+	@mypy
+	@python -m pytest -q tests/test_imports.py tests/test_repository.py
+
+format: $(ENVIRONMENT)  ## mend format and what lint can mend
+	@ruff format .
+	@ruff check --fix .
+
+bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtimes: BUNDLE=file.tocsin
+	@test -n "$(BUNDLE)" || { echo "bench: which bundle? make bench BUNDLE=file.tocsin" >&2; exit 2; }
+	@python benchmarks/device_footprint.py "$(BUNDLE)"
+	@python benchmarks/runtimes.py "$(BUNDLE)"
+
+docs: .venv-docs/.requirements  ## build the documentation into site/
+	@.venv-docs/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+lock:  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1: newer versions)
+	@.ci/lock
+
+clean:  ## remove environments, caches and everything built
+	@rm -rf .venv .venv-docs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The project itself, editable: done again when its metadata change, the packages only when theirs do.
+$(ENVIRONMENT): .venv/.requirements pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.requirements: requirements/test.txt .ci/environment
+	@PATH="$${PATH#*:}" .ci/environment .venv $<
+	@touch $@
+
+.venv-docs/.requirements: requirements/docs.txt .ci/environment
+	@PATH="$${PATH#*:}" .ci/environment .venv-docs $<
+	@touch $@
