@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tocsin.config import AgentSettings
@@ -23,6 +23,9 @@ Key = str | int
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 ENV_PREFIX = "TOCSIN__"
+
+
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,23 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
     document = _read(path, environment)
     for extra in sorted((path.parent / "conf.d").glob("*.yaml")):
         document = _merge(document, _read(extra, environment))
-    document = _merge(document, _from_environment(environment))
+    return _validate(_merge(document, _from_environment(environment)), path, AgentSettings)
+
+
+def read_settings(path: Path, kind: type[S], environment: Mapping[str, str] = os.environ) -> S:
+    """Reads one file into settings of any kind; `${NAME}` is replaced, nothing else comes from the environment.
+
+    Raises:
+        ConfigError: as `load_settings`.
+    """
+    return _validate(_read(path, environment), path, kind)
+
+
+def _validate(document: _Document, path: Path, kind: type[S]) -> S:
     try:
-        return AgentSettings.model_validate(document.value, context={"base": path.parent.absolute()})
+        return kind.model_validate(document.value, context={"base": path.parent.absolute()})
     except ValidationError as error:
-        raise ConfigError(_explain(error.errors(include_url=False), document, path)) from None
+        raise ConfigError(_explain(error.errors(include_url=False), document, path, kind)) from None
 
 
 def _read(path: Path, environment: Mapping[str, str]) -> _Document:
@@ -142,13 +157,20 @@ def _merge(under: _Document, over: _Document) -> _Document:
     return _Document(both(under.value, over.value), {**under.places, **over.places})
 
 
-def _explain(errors: list[ErrorDetails], document: _Document, path: Path) -> str:
+def _explain(errors: list[ErrorDetails], document: _Document, path: Path, kind: type[BaseModel]) -> str:
     """The first mistake as one line; how many more there are."""
-    errors.sort(key=lambda error: error["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    deepest = [
+        e
+        for e in errors
+        if not any(len(o["loc"]) > len(e["loc"]) and o["loc"][: len(e["loc"])] == e["loc"] for o in errors)
+    ]
+    errors = sorted(
+        deepest, key=lambda error: error["type"] != "extra_forbidden"
+    )  # a misspelt key explains a missing one
     first = errors[0]
     keys = _keys(first["loc"], document.value)
     place = next((document.places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in document.places), str(path))
-    known = _known_keys(keys[:-1], document.value)
+    known = _known_keys(keys[:-1], document.value, kind)
     match first["type"]:
         case "extra_forbidden":
             close = get_close_matches(str(keys[-1]), known, 1)
@@ -184,9 +206,9 @@ def _keys(location: tuple[Key, ...], value: Any) -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def _known_keys(keys: tuple[Key, ...], value: Any) -> list[str]:
+def _known_keys(keys: tuple[Key, ...], value: Any, kind: type[BaseModel]) -> list[str]:
     """Keys that may stand at this place, from the JSON Schema."""
-    schema = AgentSettings.model_json_schema()
+    schema = kind.model_json_schema()
     node: dict[str, Any] = schema
     for key in (*keys, None):
         node = _follow(node, schema, value)

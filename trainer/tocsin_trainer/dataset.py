@@ -6,6 +6,7 @@ lies in one part only. A recording that is damaged stops the run with its place;
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,8 @@ def _stop_at_damage(
     if (step == 0).any():
         i = int(np.argmax(step == 0)) + 1
         raise DataError(
-            f"{path}: line {lines[i]}: the time {stamps[i]} comes twice: remove the repeated rows, give --rate if the stamps "
-            f"are too coarse, {mend} keep the first of them"
+            f"{path}: line {lines[i]}: the time {stamps[i]} comes twice: remove the repeated rows, give --rate "
+            f"if the stamps are too coarse, {mend} keep the first of them"
         )
     for c, channel in enumerate(channels):
         column = samples.values[:, c]
@@ -185,13 +186,14 @@ def _stop_at_damage(
             raise DataError(f"{path}: channel {channel.name!r} has no number at all: leave it out with --columns")
         if length > MAX_GAP_ROWS:
             raise DataError(
-                f"{path}: line {lines[start]}: channel {channel.name!r} has no value in {length} rows in a row (up to "
-                f"{MAX_GAP_ROWS} are filled): cut the file there, leave the channel out with --columns, {mend} train around it"
+                f"{path}: line {lines[start]}: channel {channel.name!r} has no value in {length} rows in a row "
+                f"(up to {MAX_GAP_ROWS} are filled): cut the file there, leave the channel out with --columns, "
+                f"{mend} train around it"
             )
         if np.nanmin(column) == np.nanmax(column):
             raise DataError(
-                f"{path}: channel {channel.name!r} is constant ({np.nanmin(column):g} in all rows): is the sensor alive? "
-                f"Leave it out with --columns, {mend} keep it (any change of it will count)"
+                f"{path}: channel {channel.name!r} is constant ({np.nanmin(column):g} in all rows): is the sensor "
+                f"alive? Leave it out with --columns, {mend} keep it (any change of it will count)"
             )
 
 
@@ -287,7 +289,7 @@ def split(dataset: Dataset, length: int, hop: int) -> Split:
         done = 0
         for stretch in group:
             at = [min(len(stretch), max(0, int((edge - done) // hop) * hop)) for edge in edges[:3]] + [len(stretch)]
-            for part, (start, stop) in zip(parts, zip(at, at[1:], strict=False), strict=True):
+            for part, (start, stop) in zip(parts, pairwise(at), strict=True):
                 if stop - start >= length:
                     part.append(stretch.part(start, stop))
             done += len(stretch)

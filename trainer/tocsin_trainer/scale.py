@@ -13,8 +13,8 @@ def fit_preprocessor(train: tuple[Stretch, ...]) -> Preprocessor:
     """Robust standardisation, a centre and a scale a channel.
 
     The centre is the median. The scale is the interquartile range as a standard deviation, but at least half of the
-    standard deviation without the outermost percent: a pulsed signal has an interquartile range near nothing. A constant
-    channel is scaled by a hundredth of its value, so that any change of it shows.
+    standard deviation without the outermost percent: a pulsed signal has an interquartile range near nothing. A
+    constant channel is scaled by a hundredth of its value, so that any change of it shows.
     """
     rows = np.concatenate([stretch.rows.values for stretch in train])
     low, first, center, third, high = np.percentile(rows, (0.5, 25, 50, 75, 99.5), axis=0)

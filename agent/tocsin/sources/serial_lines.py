@@ -1,4 +1,4 @@
-"""Lines of numbers over a serial port, one sample a line: `1.02,0.31,-9.80\\n`.
+"""Lines of numbers over a serial port, one sample a line: `1.02,0.31,-9.80` and a line end.
 
 This is what Edge Impulse's data forwarder and most Arduino sketches print. Separators: comma, semicolon, tab or
 space. A line that does not parse is counted and skipped, so that the stream recovers by itself after garbage.
@@ -86,7 +86,8 @@ class SerialSource:
             self._serial = serial.serial_for_url(self._port, self._baud, timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
             raise SourceError(
-                f"serial port {self._port} cannot be opened: {error}: is it plugged in, and is this user in group dialout?"
+                f"serial port {self._port} cannot be opened: {error}: "
+                "is it plugged in, and is this user in group dialout?"
             ) from error
         bad = self._parser.bad_lines
         self._parser = LineParser(len(self.channels))

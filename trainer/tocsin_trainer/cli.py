@@ -1,0 +1,183 @@
+"""`tocsin train`: recordings of normal running → a bundle and a report."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import Field
+
+from tocsin.alarms.detector import AlarmRule
+from tocsin.config import TOPIC_ID, AlarmSettings, Settings
+from tocsin.config_file import read_settings
+from tocsin.errors import ConfigError, TocsinError
+from tocsin.recordings import TableOptions, channel_key
+from tocsin_trainer.calibrate import ThresholdRule
+from tocsin_trainer.options import FAMILIES, TrainOptions
+
+
+class TrainSettings(Settings):
+    """ASSET.yaml: the flags of `tocsin train`, kept in a file."""
+
+    version: int = Field(1, ge=1, le=1)
+    asset: str | None = Field(None, pattern=TOPIC_ID)
+    time: str | None = None
+    columns: tuple[str, ...] | None = None
+    separator: str | None = None
+    rate_hz: float | None = Field(None, gt=0)
+    label: str | None = None
+    window: int | None = Field(None, ge=8, le=4096)
+    hop: int | None = Field(None, ge=1)
+    families: tuple[str, ...] | None = None
+    epochs: int | None = Field(None, ge=1)
+    threshold: str | None = None
+    k: float | None = Field(None, gt=0)
+    quantile: float | None = Field(None, gt=0, le=1)
+    alarm: AlarmSettings = AlarmSettings()
+
+
+def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@click.command()
+@click.option(
+    "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV table of normal running, plain or .gz; give it again for each further file.",
+)  # fmt: skip
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[MORE_DATA]...")
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out"),
+    show_default=True,
+    help="Folder for bundle, report.html and metrics.json.",
+)
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="ASSET.yaml: these flags in a file; flags win.",
+)
+@click.option("--asset", help="Name of the asset and its bundle; the first file's name when left out.")
+@click.option(
+    "--test",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV with a label column: adds figures against labels.",
+)
+@click.option("--families", callback=_split, help=f"Comma-separated, of {', '.join(FAMILIES)}; all when left out.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same model.")
+@click.option("--window", type=click.IntRange(8, 4096), help="Rows a window; chosen from the data when left out.")
+@click.option("--hop", type=click.IntRange(1), help="Rows from one window to the next.")
+@click.option("--time", help="Name of the time column, when it is not found.")
+@click.option("--columns", callback=_split, help="Comma-separated names of the channels; all columns when left out.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Rows a second: instead of a time column.")
+@click.option("--separator", help="Between fields, when it is not found.")
+@click.option("--label", help="Name of the label column in --test, when it is not found.")
+@click.option(
+    "--threshold", type=click.Choice(["mu_sigma", "quantile"]), help="How the limit is found.  [default: mu_sigma]"
+)
+@click.option(
+    "--k",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Standard deviations above the mean (mu_sigma).  [default: 5]",
+)
+@click.option(
+    "--quantile",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Part of normal windows below (quantile).  [default: 0.999]",
+)
+@click.option("--epochs", type=click.IntRange(1), help="At most so many.")
+@click.option("--repair", is_flag=True, help="Mend damaged recordings and say so, instead of stopping.")
+@click.option("--version", "model_version", help="Of the bundle; date and time when left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def train(
+    data: tuple[Path, ...],
+    more: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Recordings of normal running → a bundle and a report.
+
+    Needs nothing but the recordings: channels, rate, window and hop are chosen from the data and explained. Trains
+    every family, converts each to int8, sets the limit on the converted model's scores of data that it has not seen,
+    and ships the one that tells injected anomalies from normal running best.
+
+    \b
+    Leaves in --out:
+      <asset>-<version>.tocsin   for the device: `tocsin replay`, `tocsin run`
+      report.html                pictures and the table of all candidates
+      metrics.json               the same as numbers
+
+    \b
+    Examples:
+      tocsin train --data normal.csv
+      tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
+    """
+    options = _options((*data, *more), out, config, flags)
+    try:
+        from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
+        from tocsin_trainer.train import train as run  # noqa: PLC0415
+    except ImportError as error:
+        raise TocsinError(
+            f"training needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
+        ) from error
+    with shown(sys.stderr, quiet) as progress:
+        trained = run(options, progress)
+    for warning in trained.result.warnings:
+        click.echo(f"tocsin: warning: {warning}", err=True)
+    if as_json:
+        click.echo(trained.metrics.read_text(), nl=False)
+        return
+    print_summary(trained)
+
+
+def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict[str, Any]) -> TrainOptions:
+    """Flags over ASSET.yaml over defaults."""
+    file = TrainSettings() if config is None else read_settings(config, TrainSettings)
+    asset = flags["asset"] or file.asset or _asset_id(data[0])
+    if not re.fullmatch(TOPIC_ID, asset):
+        raise click.BadParameter(f"{asset!r}: expected lower-case letters, digits and hyphens", param_hint="--asset")
+    families = flags["families"] or file.families or FAMILIES
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown:
+        raise ConfigError(f"families: {unknown[0]!r} is not known: expected some of {', '.join(FAMILIES)}")
+    default = ThresholdRule()
+    return TrainOptions(
+        data=data,
+        out=out,
+        asset=asset,
+        test=flags["test"],
+        families=tuple(families),
+        seed=flags["seed"],
+        table=TableOptions(
+            time=flags["time"] or file.time,
+            columns=flags["columns"] or file.columns,
+            separator=flags["separator"] or file.separator,
+            rate_hz=flags["rate"] or file.rate_hz,
+            label=flags["label"] or file.label,
+        ),
+        window=flags["window"] or file.window,
+        hop=flags["hop"] or file.hop,
+        epochs=flags["epochs"] or file.epochs,
+        threshold=ThresholdRule(
+            method=flags["threshold"] or file.threshold or default.method,
+            k=flags["k"] or file.k or default.k,
+            q=flags["quantile"] or file.quantile or default.q,
+        ),
+        rule=file.alarm.rule(AlarmRule()),
+        repair=flags["repair"],
+        version=flags["model_version"],
+    )
+
+
+def _asset_id(path: Path) -> str:
+    """`Pump 1_normal.csv.gz` → `pump-1-normal`."""
+    return channel_key(path.name.split(".")[0]).replace("_", "-")[:63].strip("-") or "asset"

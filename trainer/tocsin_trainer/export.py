@@ -1,0 +1,202 @@
+"""A chosen candidate → a bundle, read back and tested by the agent's own code."""
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tocsin import __version__
+from tocsin.alarms.detector import AlarmRule
+from tocsin.core.bundle import SUFFIX, Bundle, Golden, write_bundle
+from tocsin.core.interpreter import runtime_name
+from tocsin.core.preprocess import Preprocessor
+from tocsin.core.scoring import Scorer
+from tocsin.errors import GateError
+from tocsin.records import Channel, Floats
+from tocsin_trainer.results import Candidate, TrainingResult
+
+GOLDEN_WINDOWS = 16
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The converted files of one member.
+
+    Attributes:
+        content: .tflite, one window a call.
+        batch_content: the same for many windows, or None.
+    """
+
+    content: bytes
+    batch_content: bytes | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How samples become windows.
+
+    Attributes:
+        channels: in the order of the columns.
+        sample_rate_hz: rows a second.
+        max_gap_s: longest stretch over which values are held.
+        length: rows a window.
+        hop: rows between windows.
+    """
+
+    channels: tuple[Channel, ...]
+    sample_rate_hz: float
+    max_gap_s: float
+    length: int
+    hop: int
+
+
+def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
+    """Windows over the whole range of scores, and what the converted model says of them.
+
+    Args:
+        scorer: of the bundle to come.
+        normal: (N, T, C) windows of the training part, engineering units.
+        injected: (M, T, C) the like with made-up anomalies, so that decisions on both sides of the limit are replayed.
+    """
+    quarter = GOLDEN_WINDOWS // 4
+    picked = []
+    for windows, count in ((normal, 3 * quarter), (injected, quarter)):
+        order = np.argsort(scorer.score(windows).value, kind="stable")
+        picked.append(windows[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]])
+    chosen = np.ascontiguousarray(np.concatenate(picked), np.float64)
+    return Golden(chosen, scorer.score(chosen).value, runtime_name())
+
+
+def export(
+    folder: Path,
+    result: TrainingResult,
+    grid: Grid,
+    preprocessor: Preprocessor,
+    files: ModelFiles,
+    golden: Golden,
+    rule: AlarmRule,
+    data: tuple[Path, ...],
+) -> Bundle:
+    """Writes `<asset>-<version>.tocsin` and replays its golden vectors.
+
+    Raises:
+        GateError: the bundle does not reproduce its own golden vectors.
+    """
+    candidate = result.chosen
+    manifest = _manifest(result, candidate, grid, preprocessor, files, rule, data)
+    models = {f"{candidate.family}.tflite": files.content}
+    if files.batch_content is not None:
+        models[f"{candidate.family}.batch.tflite"] = files.batch_content
+    path = folder / f"{result.asset}-{result.version}{SUFFIX}"
+    bundle = write_bundle(path, manifest, models, golden, model_card(result, grid))
+    test = bundle.self_test()
+    if not test.passed:
+        raise GateError(f"{path}: the bundle does not reproduce its golden vectors (worst difference {test.worst:.2%})")
+    return bundle
+
+
+def _manifest(
+    result: TrainingResult,
+    candidate: Candidate,
+    grid: Grid,
+    preprocessor: Preprocessor,
+    files: ModelFiles,
+    rule: AlarmRule,
+    data: tuple[Path, ...],
+) -> dict[str, Any]:
+    return {
+        "name": result.asset,
+        "version": result.version,
+        "created": result.created,
+        "groups": [
+            {
+                "channels": [{"name": c.name, "unit": c.unit} for c in grid.channels],
+                "sample_rate_hz": grid.sample_rate_hz,
+                "max_gap_s": grid.max_gap_s,
+            }
+        ],
+        "window": {"length": grid.length, "hop": grid.hop},
+        "preprocess": preprocessor.to_json(),
+        "members": [
+            {
+                "name": candidate.family,
+                "family": candidate.family,
+                "file": f"{candidate.family}.tflite",
+                "batch_file": None if files.batch_content is None else f"{candidate.family}.batch.tflite",
+                "precision": candidate.precision,
+                "headroom": candidate.headroom,
+                "bytes": len(files.content),
+                "normaliser": 1.0,
+                "input_shape": [1, grid.length, len(grid.channels)],
+                "output_shape": [1, grid.length, len(grid.channels)],
+            }
+        ],
+        "score": {"reduction": "mean_square", "channel_weights": [1.0] * len(grid.channels), "combination": "mean"},
+        "threshold": candidate.threshold.to_json(),
+        "alarm": rule.to_json(),
+        "evaluation": {
+            "separation": candidate.separation,
+            "gate": {
+                "correlation": candidate.gate.correlation,
+                "agreement": candidate.gate.agreement,
+                "auc_float": candidate.gate.auc_float,
+                "auc_converted": candidate.gate.auc_converted,
+                "passed": candidate.gate.passed,
+                "reason": candidate.gate.reason,
+            },
+            "figures": candidate.figures,
+        },
+        "training": {
+            "code_version": __version__,
+            "seed": result.seed,
+            "rows": result.rows,
+            "data": [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data],
+            "python": platform.python_version(),
+        },
+    }
+
+
+def model_card(result: TrainingResult, grid: Grid) -> str:
+    """Text of model_card.md: what it is, what it was trained on, its figures and limits."""
+    chosen = result.chosen
+    channels = ", ".join(f"{c.name} [{c.unit}]" if c.unit else c.name for c in grid.channels)
+    others = "\n".join(
+        f"| {c.family} | {c.precision} | {c.bytes:,} | {c.separation:.4f} | {c.gate.agreement:.2%} "
+        f"| {'ships' if c.chosen else ''} |"
+        for c in result.candidates
+    )
+    figures = (
+        "\n".join(f"- {name}: {value:.4g}" for name, value in chosen.figures.items()) or "- no labelled data were given"
+    )
+    return f"""# {result.asset} {result.version}
+
+An anomaly detector for one machine: a {chosen.family} that rebuilds windows of normal running; the score is the mean
+square of what it cannot rebuild. Made by Tocsin {__version__} on {result.created}, seed {result.seed}.
+
+## Input
+{grid.length} rows of {len(grid.channels)} channels at {grid.sample_rate_hz:g} Hz, one window every {grid.hop} rows:
+{channels}.
+
+## Trained on
+Recordings of normal running: {result.rows["train"]} rows to train, {result.rows["calibration"]} to set the limit,
+{result.rows["test"]} to test. The golden vectors in this bundle are windows of the training part: who may not see the
+recordings may not see the bundle.
+
+## Limit
+Score {chosen.threshold.value:.6g} is ratio 1.0 ({chosen.threshold.method}, of the converted model on calibration data).
+
+## Candidates
+| family | precision | bytes | separation of injected anomalies (ROC-AUC) | decisions as float | |
+|---|---|---|---|---|---|
+{others}
+
+## Figures on labelled test data
+{figures}
+
+## Not for
+Other machines, other sensors or mounts, other sample rates; states of running that the recordings do not show (they
+will be called unusual); the protection of people.
+"""
