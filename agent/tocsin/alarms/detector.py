@@ -59,7 +59,7 @@ class AlarmRule:
                 int(form.get("off_delay", default.off_delay)),
                 float(form.get("clear_ratio", default.clear_ratio)),
             )
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise BundleError(f"the manifest's alarm settings are damaged: {error}") from error
 
 

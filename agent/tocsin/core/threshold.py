@@ -44,7 +44,7 @@ class Threshold:
         try:
             value = float(form["value"])
             parameters = {str(key): float(item) for key, item in form.get("parameters", {}).items()}
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the manifest's threshold is damaged: {error}") from error
         if not 0 < value < np.inf:
             raise BundleError(f"the manifest's threshold is {value}: expected a finite number above 0")
