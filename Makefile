@@ -36,7 +36,7 @@ bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtim
 	@python benchmarks/runtimes.py "$(BUNDLE)"
 
 docs: .venv-docs/.requirements  ## build the documentation into site/
-	@.venv-docs/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 lock:  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1: newer versions)
