@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS agent(
 """
 _COLUMNS = "seq, boot, topic, payload, qos, retain, priority, wall_s, monotonic_s"
 _FORMAT = 1
+_BUSY_S = 10.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # the last: other columns than ours
 
 
@@ -117,7 +118,7 @@ class Outbox:
         self._depth = self._count()
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
@@ -142,7 +143,7 @@ class Outbox:
         """A new file counts on from the wall clock: after one was lost, no (boot, seq) comes a second time."""
         with self.transaction():
             found = self._db.execute("SELECT boot, dropped FROM agent").fetchone()
-            boot, dropped = (found[0] + 1, found[1]) if found else (int(time.time()), 0)
+            boot, dropped = (found[0] + 1, found[1]) if found else (time.time_ns() // 1_000_000, 0)
             self._db.execute("REPLACE INTO agent VALUES (1, ?, ?)", (boot, dropped))
         return boot, dropped
 

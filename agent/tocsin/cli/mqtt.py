@@ -1,0 +1,125 @@
+"""`tocsin mqtt`: listen to what the agents publish."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import click
+
+from tocsin.config import MqttSettings
+from tocsin.config_file import load_settings
+from tocsin.delivery.connection import Access, Closed, Event, Received
+from tocsin.errors import BrokerError
+
+_NAMED_CHANNELS = 3
+
+
+@click.group()
+def mqtt() -> None:
+    """Listen to what the agents publish."""
+
+
+@mqtt.command()
+@click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="Take broker and prefix from here."
+)
+@click.option("--host", help="Name or address of the broker.  [default: localhost]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]")
+@click.option("-t", "--topic", "topics", multiple=True, help="Filter, may be given again.  [default: <prefix>/#]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: topic, payload, retain, qos.")
+@click.option("-n", "--count", type=click.IntRange(1), help="Stop after that many messages.")
+def sub(
+    path: Path | None, host: str | None, port: int | None, topics: tuple[str, ...], as_json: bool, count: int | None
+) -> None:
+    """Print messages as they come, alarms as one line each.
+
+    \b
+    Examples:
+      tocsin mqtt sub -c /etc/tocsin/tocsin.yaml
+      tocsin mqtt sub --host broker.local -t 'tocsin/+/event/alarm' --json
+    """
+    settings = MqttSettings() if path is None else load_settings(path).mqtt
+    changes = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    settings = settings.model_copy(update=changes)
+    show = _as_json if as_json else readable
+    filters = list(topics) or [f"{settings.prefix}/#"]
+    signal.signal(signal.SIGTERM, _finish)
+    _listen(Access.read(settings), filters, count, lambda message: click.echo(show(message)))
+
+
+def _finish(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _listen(access: Access, filters: list[str], count: int | None, show: Callable[[Received], None]) -> None:
+    events: SimpleQueue[Event] = SimpleQueue()
+    connection = access.connect(f"tocsin-sub-{os.urandom(6).hex()}", events.put)
+    try:
+        connection.subscribe(filters)
+        click.echo(f"listening to {', '.join(filters)} at {access.host}:{access.port}; stop with Ctrl-C", err=True)
+        shown = 0
+        while count is None or shown < count:
+            event = events.get()
+            if isinstance(event, Closed):
+                raise BrokerError(f"{access.host}:{access.port}: the connection ended: {event.reason}")
+            if isinstance(event, Received):
+                show(event)
+                shown += 1
+    finally:
+        connection.close()
+
+
+def readable(message: Received) -> str:
+    """One line for a person: an alarm as a sentence, anything else as it is.
+
+    >>> readable(Received("tocsin/edge-1/status", b"online", 1, True))
+    'tocsin/edge-1/status online'
+    """
+    payload = _decoded(message.payload)
+    if isinstance(payload, dict) and isinstance(payload.get("after"), dict):
+        return _alarm_line(payload["after"], str(payload.get("type", "")), bool(payload.get("replayed")))
+    if isinstance(payload, dict) and "severity" in payload:
+        return _alarm_line(payload, str(payload.get("state", "")), bool(payload.get("replayed")))
+    text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+    return f"{message.topic} {text or '(gone)'}"
+
+
+def _alarm_line(alarm: dict[str, Any], what: str, replayed: bool) -> str:
+    parts = [part for part in alarm.get("contributions") or [] if isinstance(part, dict)][:_NAMED_CHANNELS]
+    channels = ", ".join(f"{part.get('channel')} {_percent(part.get('share'))}" for part in parts)
+    words = [
+        *(str(alarm.get(key, "?")) for key in ("time", "severity", "asset")),
+        what.upper(),
+        str(alarm.get("text", "")),
+        f"ratio {alarm.get('ratio', '?')}",
+    ]
+    tail = f" [{channels}]" if channels else ""
+    return " ".join(words) + tail + (" (replayed)" if replayed else "")
+
+
+def _percent(share: Any) -> str:
+    return f"{share:.0%}" if isinstance(share, int | float) else "?"
+
+
+def _as_json(message: Received) -> str:
+    form = {
+        "topic": message.topic,
+        "payload": _decoded(message.payload),
+        "retain": message.retain,
+        "qos": message.qos,
+    }
+    return json.dumps(form, ensure_ascii=False)
+
+
+def _decoded(payload: bytes) -> Any:
+    """JSON where it is JSON, else text."""
+    text = payload.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

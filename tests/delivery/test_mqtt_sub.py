@@ -1,0 +1,64 @@
+"""`tocsin mqtt sub`, as a user runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tocsin.cli.mqtt import readable
+from tocsin.delivery.connection import Received
+
+SUB = [sys.executable, "-m", "tocsin.cli.main", "mqtt", "sub", "--host", "127.0.0.1", "--port"]
+
+
+def listening(*args: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([*SUB, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert said.startswith("listening to"), said + process.stderr.read()
+    return process
+
+
+@pytest.mark.broker
+def test_an_alarm_is_one_line_for_a_person_and_one_object_for_a_program(broker, publish, desk_of, transition, until):
+    broker.start()
+    person = listening(str(broker.port), "-n", "1", "-t", "tocsin/+/event/alarm")
+    program = listening(str(broker.port), "-n", "1", "-t", "tocsin/+/event/alarm", "--json")
+    publisher = publish(broker.port)
+    until(lambda: publisher.statistics.connected)
+    desk = desk_of(wake=publisher.wake)
+    desk.start()
+    desk.queue.put(transition())
+    desk.stop()
+    line, _ = person.communicate(timeout=20)
+    assert line.count("\n") == 1
+    assert " major pump-1 NEW pump-1 behaves unlike its normal running: Pressure (54 %) 2.31 bar where 5.02" in line
+    assert line.endswith("ratio 2.0 [pressure 54%, flow 46%]\n")
+    form = json.loads(program.communicate(timeout=20)[0])
+    assert form["topic"] == "tocsin/edge-1/event/alarm" and form["payload"]["type"] == "new" and not form["retain"]
+    assert person.returncode == program.returncode == 0
+
+
+def test_a_broker_that_is_not_there_is_said_in_one_line_with_exit_code_6(unused_port):
+    done = subprocess.run([*SUB, str(unused_port)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (6, "", 1)
+    assert "Connection refused" in done.stderr
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_it_cleanly(broker, sent, code):
+    broker.start()
+    process = listening(str(broker.port))
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"online", b"\xff\xfe", b"[" * 100_000, b'{"after":{}}', b'{"severity":1,"contributions":[1]}']
+)
+def test_whatever_is_published_is_one_line(payload):
+    assert "\n" not in readable(Received("tocsin/x", payload, 0, False))
