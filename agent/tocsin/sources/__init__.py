@@ -1,11 +1,12 @@
 """Where samples come from: one protocol a file, all behind `Source`.
 
-A source is registered here by name → module and class, and imported only when an asset uses it.
+A source's module is imported only when an asset uses it.
 """
 
-import importlib
 from typing import Protocol
 
+from tocsin.config import ReplaySettings, SerialSettings, SourceSettings, SyntheticSettings
+from tocsin.recordings import TableOptions
 from tocsin.records import Channel, SampleBlock
 
 
@@ -40,15 +41,26 @@ class Source(Protocol):
         """Lets go of everything; never raises."""
 
 
-SOURCES = {
-    "replay": ("tocsin.sources.replay", "ReplaySource"),
-    "synthetic": ("tocsin.sources.synthetic", "SyntheticSource"),
-    "serial": ("tocsin.sources.serial_lines", "SerialSource"),
-}
+def make_source(settings: SourceSettings, wanted: tuple[Channel, ...]) -> Source:
+    """The source that the settings describe, not opened yet.
 
+    Args:
+        settings: of one asset's source.
+        wanted: channels of the asset's bundle.
+    """
+    match settings:
+        case ReplaySettings():
+            from tocsin.sources.replay import ReplaySource  # noqa: PLC0415 - each source loads when an asset uses it
 
-def source_class(kind: str) -> type[Source]:
-    """The class behind a source's name in the configuration."""
-    module, name = SOURCES[kind]
-    found: type[Source] = getattr(importlib.import_module(module), name)
-    return found
+            options = TableOptions(time=settings.time, separator=settings.separator, rate_hz=settings.rate_hz)
+            return ReplaySource(settings.files, options, settings.speed, wanted)
+        case SyntheticSettings():
+            from tocsin.sources.synthetic import SyntheticSource  # noqa: PLC0415
+
+            given = settings.model_dump(exclude={"type", "channels"})
+            return SyntheticSource(tuple(c.channel() for c in settings.channels), **given)
+        case SerialSettings():
+            from tocsin.sources.serial_lines import SerialSource  # noqa: PLC0415
+
+            channels = tuple(c.channel() for c in settings.channels)
+            return SerialSource(settings.port, settings.baud, channels, settings.rate_hz)

@@ -1,0 +1,189 @@
+"""The agent: which threads there are, and in what order they start and stop.
+
+```
+start   outbox ─► alarm desk ─► publisher ─► one worker an asset        (back to front)
+stop    workers ─► alarm desk ─► publisher ─► outbox                    (front to back)
+```
+"""
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tocsin import system
+from tocsin.alarm_desk import AlarmDesk
+from tocsin.alarms.lifecycle import AlarmContext, Severity
+from tocsin.config import AgentSettings, AssetSettings
+from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.delivery.clock import time_quality
+from tocsin.delivery.outbox import Outbox
+from tocsin.delivery.publisher import Publisher, Statistics
+from tocsin.delivery.wire import AssetInfo, Health, Info, rfc3339
+from tocsin.errors import BundleError, TocsinError
+from tocsin.worker import AssetWorker
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+
+
+class Agent:
+    """All of the agent, for one set of settings.
+
+    Args:
+        settings: checked.
+
+    Raises:
+        BundleError: not one asset's bundle can be used.
+        ConfigError: a certificate or password file is missing.
+        TocsinError: the state folder cannot be used.
+    """
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._begin_s = time.monotonic()
+        self._cpu = system.CpuShare()
+        bundles = _load_bundles(settings.assets)
+        self._outbox = _open_outbox(settings.state_dir)
+        try:
+            info = _info(settings, bundles)
+            self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
+            contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
+            self.desk = AlarmDesk(self._outbox, settings.device, contexts, self.publisher.wake)
+        except Exception:
+            self._outbox.close()
+            raise
+        self.workers = [
+            AssetWorker(asset, bundles[asset.id], self.desk.queue, self._is_active, self.publisher.publish_score)
+            for asset in settings.assets
+        ]
+
+    def _is_active(self, alarm: str) -> bool:
+        return alarm in self.desk.active_alarms()
+
+    def start(self) -> None:
+        """Starts every thread and returns."""
+        self.desk.start()
+        self.publisher.start()
+        for worker in self.workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Closes sources, applies and sends what can be sent, keeps the rest on disk."""
+        for worker in self.workers:
+            worker.stop()
+        self.desk.stop()
+        self.publisher.stop()
+        self._outbox.close()
+
+    def played_out(self) -> bool:
+        """Every recording has ended and all is delivered, but for what no one has subscribed to."""
+        if not all(worker.finished.is_set() for worker in self.workers) or not self.desk.queue.empty():
+            return False
+        found: Statistics = self.publisher.statistics
+        return found.connected and found.outbox_depth <= len(found.held)
+
+    def _health(self) -> Health:
+        health = {worker.asset: worker.health() for worker in self.workers}
+        failing = sum(worker.failing for worker in self.workers)
+        synced = time_quality() == "ntp"
+        return Health(
+            time=rfc3339(time.time()),
+            status="ok" if not failing else "failing" if failing == len(self.workers) else "degraded",
+            uptime_s=round(time.monotonic() - self._begin_s, 1),
+            cpu_percent=self._cpu.percent(),
+            memory_mb=system.memory_mb(),
+            cpu_temp_c=system.cpu_temp_c(),
+            disk_free_mb=system.disk_free_mb(self._settings.state_dir),
+            clock_synced=synced,
+            sources={asset: source for asset, (source, _) in health.items()},
+            assets={asset: line for asset, (_, line) in health.items()},
+        )
+
+
+def run_agent(settings: AgentSettings) -> int:
+    """Runs until SIGTERM or SIGINT, or until every recording has been played and delivered; gives the exit code."""
+    stopping = threading.Event()
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    agent = Agent(settings)
+    agent.start()
+    try:
+        while not stopping.wait(LOOK_S) and not agent.played_out():
+            pass
+    finally:
+        agent.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if signal.SIGINT in received else 0
+
+
+def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]:
+    """Every asset's bundle; None, and a line in the log, where it cannot be used."""
+    bundles: dict[str, Bundle | None] = {}
+    failed: BundleError | None = None
+    for asset in assets:
+        try:
+            bundles[asset.id] = load_bundle(asset.bundle)
+        except BundleError as error:
+            log.error("%s: %s", asset.id, error)
+            bundles[asset.id], failed = None, error
+    if failed is not None and not any(bundles.values()):
+        raise failed
+    return bundles
+
+
+def _open_outbox(folder: Path) -> Outbox:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Outbox(folder / "outbox.db")
+    except OSError as error:
+        raise TocsinError(f"state_dir {folder} cannot be used: {error}") from error
+
+
+def _context(asset: AssetSettings, bundle: Bundle | None) -> AlarmContext:
+    severity = Severity(asset.severity)
+    if bundle is None:
+        return AlarmContext(severity=severity, advice=asset.advice)
+    manifest = bundle.manifest
+    return AlarmContext(
+        model_name=manifest.name,
+        model_version=manifest.version,
+        model_digest=bundle.digest,
+        rate_hz=manifest.sample_rate_hz,
+        units={channel.name: channel.unit for channel in manifest.channels},
+        severity=severity,
+        advice=asset.advice,
+    )
+
+
+def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
+    assets = [
+        AssetInfo(
+            id=asset,
+            channels=[channel.name for channel in bundle.manifest.channels],
+            rate_hz=bundle.manifest.sample_rate_hz,
+            model=bundle.manifest.name,
+            version=bundle.manifest.version,
+            digest=bundle.digest,
+            window=bundle.manifest.length,
+            threshold=bundle.manifest.threshold.value,
+        )
+        for asset, bundle in bundles.items()
+        if bundle is not None
+    ]
+    return Info(
+        device=settings.device,
+        agent=system.agent_info(),
+        runtime=system.runtime_info(),
+        hw=system.hardware_info(),
+        os=system.os_name(),
+        assets=assets,
+    )

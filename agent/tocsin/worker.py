@@ -1,0 +1,191 @@
+"""One asset's thread: reads its source, feeds its line, hands on what comes out.
+
+Rules: nothing that happens here reaches another asset. A lost source is opened again after a wait that grows, with
+jitter; any other failure also builds the line anew. What went wrong is counted and told in `health`.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import numpy as np
+
+from tocsin.alarms.detector import AlarmRule
+from tocsin.config import AssetSettings
+from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
+from tocsin.errors import TocsinError
+from tocsin.pipeline import AssetLine, Scored, alarm_id
+from tocsin.records import SampleBlock, Transition
+from tocsin.sources import Source, make_source
+
+log = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 0.5
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+CALM_S = 60.0  # after so long without a failure the next wait is short again
+
+
+class AssetWorker:
+    """Runs one asset until stopped, or until its recording ends.
+
+    Args:
+        settings: of the asset.
+        bundle: its model, when that could be loaded at the start; else it is tried again here.
+        desk: where transitions go.
+        is_active: tells whether a condition is active (at a restart, or after a failure).
+        publish_score: called with asset and payload for each window.
+        seed: of the jitter.
+    """
+
+    def __init__(
+        self,
+        settings: AssetSettings,
+        bundle: Bundle | None,
+        desk: "SimpleQueue[Transition]",
+        is_active: Callable[[str], bool],
+        publish_score: Callable[[str, Score], None],
+        seed: int | None = None,
+    ) -> None:
+        self.asset = settings.id
+        self._settings, self._bundle, self._desk = settings, bundle, desk
+        self._is_active, self._publish_score = is_active, publish_score
+        self._jitter = random.Random(seed)
+        self._source: Source | None = None
+        self._line: AssetLine | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
+        self._samples = self._windows = self._errors = 0
+        self._last_sample_s: float | None = None
+        self._last_error: str | None = None
+        self._inference_ms: deque[float] = deque(maxlen=256)
+        self.failing = bundle is None
+        self.finished = threading.Event()
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Closes the source and ends the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(10 * READ_TIMEOUT_S)
+
+    def health(self) -> tuple[SourceHealth, AssetHealth]:
+        """How it fares; from any thread."""
+        times = sorted(self._inference_ms.copy())
+        age = None if self._last_sample_s is None else round(time.monotonic() - self._last_sample_s, 3)
+        return (
+            SourceHealth(
+                samples_total=self._samples,
+                last_sample_age_s=age,
+                errors_total=self._errors,
+                last_error=self._last_error,
+            ),
+            AssetHealth(
+                windows_total=self._windows,
+                inference_ms_p50=round(float(np.percentile(times, 50)), 4) if times else None,
+                inference_ms_p99=round(float(np.percentile(times, 99)), 4) if times else None,
+            ),
+        )
+
+    def _run(self) -> None:
+        delay_s = FIRST_DELAY_S
+        while not self._stopping.is_set():
+            begin = time.monotonic()
+            try:
+                self._serve()
+                break
+            except TocsinError as error:
+                self._note(str(error))
+            except Exception as error:  # noqa: BLE001 - the supervisor's: another asset must not notice
+                log.exception("%s: its line failed and is built anew", self.asset)
+                self._line = None
+                self._note(f"{type(error).__name__}: {error}")
+            if time.monotonic() - begin > CALM_S:
+                delay_s = FIRST_DELAY_S
+            self._close()
+            self._stopping.wait(delay_s * self._jitter.uniform(0.5, 1.0))
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+        self._close()
+        self.finished.set()
+
+    def _note(self, what: str) -> None:
+        """Logs a failure once, counts it always."""
+        if what != self._last_error:
+            log.error("%s: %s", self.asset, what)
+        self._errors += 1
+        self._last_error, self.failing = what, True
+
+    def _close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+
+    def _serve(self) -> None:
+        """Reads until told to stop, the recording ends, or something fails."""
+        if self._bundle is None:
+            self._bundle = load_bundle(self._settings.bundle)
+        if self._source is None:
+            self._source = make_source(self._settings.source, self._bundle.manifest.channels)
+        source = self._source
+        source.open()
+        if self._line is None:
+            rule = self._settings.alarm.rule(AlarmRule.from_json(self._bundle.manifest.alarm))
+            active = self._is_active(alarm_id(self.asset))
+            self._line = AssetLine(self.asset, self._bundle, source.channels, rule, active)
+        while not self._stopping.is_set():
+            block = source.read(READ_TIMEOUT_S)
+            if len(block):
+                if self.failing:
+                    log.info("%s: samples flow", self.asset)
+                    self.failing = False
+                self._take(block, self._line)
+            if source.ended:
+                log.info("%s: the recording has ended", self.asset)
+                return
+
+    def _take(self, block: SampleBlock, line: AssetLine) -> None:
+        self._samples += len(block)
+        self._last_sample_s = time.monotonic()
+        begin = time.perf_counter()
+        parts = line.feed(block)
+        taken_ms = (time.perf_counter() - begin) * 1e3
+        windows = sum(len(part.windows) for part in parts)
+        if windows:
+            self._inference_ms.append(taken_ms / windows)
+        for part in parts:
+            for transition in part.transitions:
+                self._desk.put(transition)
+            self._tell(part, taken_ms / windows)
+
+    def _tell(self, part: Scored, inference_ms: float) -> None:
+        scores = part.scores
+        columns = (part.windows.end_s, scores.value, scores.ratio, part.anomaly)
+        threshold = self._threshold
+        for end_s, value, ratio, on in zip(*(column.tolist() for column in columns), strict=True):
+            self._windows += 1
+            score, relative = number(value), number(ratio)
+            if score is None or relative is None:
+                continue  # counted by the line as not finite
+            self._publish_score(
+                self.asset,
+                Score(
+                    time=rfc3339(end_s),
+                    score=score,
+                    threshold=threshold,
+                    ratio=relative,
+                    anomaly=1 if on else 0,
+                    inference_ms=round(inference_ms, 4),
+                    seq=self._windows,
+                ),
+            )
+
+    @property
+    def _threshold(self) -> float:
+        assert self._bundle is not None
+        return self._bundle.manifest.threshold.value
