@@ -9,8 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tocsin
 from packaging.requirements import Requirement
+
+import tocsin
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
