@@ -56,7 +56,7 @@ class Agent:
             self._outbox.close()
             raise
         self.workers = [
-            AssetWorker(asset, bundles[asset.id], self.desk.queue, self._is_active, self.publisher.publish_score)
+            AssetWorker(asset, bundles[asset.id], self.desk.queue.put, self._is_active, self.publisher.publish_score)
             for asset in settings.assets
         ]
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class AssetWorker:
     Args:
         settings: of the asset.
         bundle: its model, when that could be loaded at the start; else it is tried again here.
-        desk: where transitions go.
+        report: called with each transition; must not block.
         is_active: tells whether a condition is active (at a restart, or after a failure).
         publish_score: called with asset and payload for each window.
         seed: of the jitter.
@@ -46,15 +45,15 @@ class AssetWorker:
         self,
         settings: AssetSettings,
         bundle: Bundle | None,
-        desk: "SimpleQueue[Transition]",
+        report: Callable[[Transition], None],
         is_active: Callable[[str], bool],
         publish_score: Callable[[str, Score], None],
         seed: int | None = None,
     ) -> None:
         self.asset = settings.id
-        self._settings, self._bundle, self._desk = settings, bundle, desk
+        self._settings, self._bundle, self._report = settings, bundle, report
         self._is_active, self._publish_score = is_active, publish_score
-        self._jitter = random.Random(seed)
+        self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: Source | None = None
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
@@ -103,7 +102,7 @@ class AssetWorker:
                 break
             except TocsinError as error:
                 self._note(str(error))
-            except Exception as error:  # noqa: BLE001 - the supervisor's: another asset must not notice
+            except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
                 self._line = None
                 self._note(f"{type(error).__name__}: {error}")
@@ -160,7 +159,7 @@ class AssetWorker:
             self._inference_ms.append(taken_ms / windows)
         for part in parts:
             for transition in part.transitions:
-                self._desk.put(transition)
+                self._report(transition)
             self._tell(part, taken_ms / windows)
 
     def _tell(self, part: Scored, inference_ms: float) -> None:
