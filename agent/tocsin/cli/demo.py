@@ -157,14 +157,12 @@ def _train(out: Path, seed: int, say: _Say) -> dict[str, dict[str, Any]]:
     for name, found in metrics.items():
         say.line("")
         say.line(f"{name}: windows of {found['window']['length']} rows; limit and figures are the converted model's")
-        say.line(
-            f"  {'family':<10}{'ships as':<10}{'KiB':>7}{'µs/window':>11}{'same decisions':>16}{'separation':>12}{'limit':>10}"
-        )
+        say.line("  family    ships as      KiB  µs/window  same decisions  separation     limit")
         for model in found["candidates"]:
             say.line(
-                f"{'→' if model['chosen'] else ' '} {model['family']:<10}{model['precision']:<10}{model['bytes'] / 1024:>7.1f}"
-                f"{model['latency_us']:>11.1f}{model['gate']['agreement']:>16.2%}{model['separation']:>12.4f}"
-                f"{model['threshold']['value']:>10.4g}"
+                f"{'→' if model['chosen'] else ' '} {model['family']:<10}{model['precision']:<9}"
+                f"{model['bytes'] / 1024:>8.1f}{model['latency_us']:>11.1f}{model['gate']['agreement']:>16.2%}"
+                f"{model['separation']:>12.4f}{model['threshold']['value']:>10.4g}"
             )
     return metrics
 
@@ -323,7 +321,8 @@ def _show(
     say: _Say,
 ) -> None:
     reports = {v.asset: str(out / v.asset / "report.html") for v in verdicts}
-    following = f"tocsin replay --bundle {out / ASSETS[0].name / metrics[ASSETS[0].name]['bundle']} --input {out}/hydraulic_test.csv.gz --scores scores.csv"
+    bundle = out / ASSETS[0].name / metrics[ASSETS[0].name]["bundle"]
+    following = f"tocsin replay --bundle {bundle} --input {out}/hydraulic_test.csv.gz --scores scores.csv"
     if as_json:
         document = {
             "ok": good,
