@@ -51,6 +51,7 @@ NAB_KEY = "realKnownCause/machine_temperature_system_failure.csv"
 NAB_TRAIN_PART = 0.15
 
 Table = list[list[str]]
+Block = tuple[int, int, tuple[int, int, int, int]]
 
 
 def read_lines(folder: Path, name: str) -> list[str]:
@@ -70,7 +71,7 @@ def one_hertz(line: str) -> list[str]:
     return [f"{sum(map(float, ten)) / 10:.4f}" for ten in tens]
 
 
-def hydraulic(folder: Path, blocks: list[tuple[int, int, tuple[int, ...]]], start: datetime, label: bool) -> Table:
+def hydraulic(folder: Path, blocks: list[Block], start: datetime, label: bool) -> Table:
     """Blocks of cycles one after the other as one series of 1 Hz; the time column starts at `start` and never jumps."""
     profile = [tuple(map(int, line.split())) for line in read_lines(folder, "profile.txt")]
     sensors = [read_lines(folder, f"{name}.txt") for name in COLUMNS]
