@@ -1,0 +1,45 @@
+"""Families of models, one file each.
+
+Rules: input and output are (K, T, C) float32, standardised; Keras layers only, nothing of one backend, no layer of our
+own, so that a model trained anywhere converts here; every family keeps to the conformance tests.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tocsin.records import Floats32
+from tocsin_trainer.models import conv_ae, lstm_ae, pca
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model.
+
+    Attributes:
+        name: in manifests and on the command line.
+        description: one line.
+        build: (N, T, C) training windows and a seed → Keras model.
+        epochs: at most; 0 where `build` solves and nothing is left to train.
+        learning_rate: at the start.
+        batch: windows a step, at most.
+        recurrent: holds state from step to step.
+    """
+
+    name: str
+    description: str
+    build: Callable[[Floats32, int], Any]
+    epochs: int = 0
+    learning_rate: float = 0.0
+    batch: int = 64
+    recurrent: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("pca", "windowed principal components: linear, closed form", pca.build),
+        Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3),
+        Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),
+    )
+}

@@ -1,0 +1,67 @@
+"""Windowed PCA: the linear autoencoder, solved and not trained.
+
+```
+(T, C) ─ flatten ─ dense k ─ dense T·C ─ reshape ─► (T, C)
+```
+Principal subspace of the flattened windows (Ku et al., Chemometrics and Intelligent Laboratory Systems 30, 1995:
+dynamic PCA). Within that subspace any rotation rebuilds the same; a random one spreads the variance evenly over the k
+numbers in the middle, so that one int8 scale serves them all.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tocsin.records import Floats, Floats32
+
+VARIANCE = 0.9  # part that the subspace keeps
+MAX_COMPONENTS = 60
+MAX_WEIGHTS = 1 << 17  # of one dense layer: bounds the file for long windows of many channels
+MAX_WINDOWS = 4096
+
+
+def build(windows: Floats32, seed: int) -> Any:
+    """Solves for the windows.
+
+    Args:
+        windows: (N, T, C) normal, standardised; of more than 4,096 a random part is used.
+        seed: of the part and the rotation.
+
+    Returns:
+        A Keras model, (K, T, C) → (K, T, C).
+    """
+    rng = np.random.default_rng(seed)
+    _, length, channels = windows.shape
+    chosen = windows[np.sort(rng.permutation(len(windows))[:MAX_WINDOWS])]
+    flat = chosen.reshape(len(chosen), -1).astype(np.float64)
+    mean = flat.mean(axis=0)
+    basis = _principal(flat - mean, rng)
+    basis = basis @ _orthonormal(rng.normal(size=(basis.shape[1], basis.shape[1])))
+
+    window = keras.Input((length, channels))
+    latent = keras.layers.Dense(basis.shape[1], name="encode")
+    rebuilt = keras.layers.Dense(length * channels, name="decode")
+    out = keras.layers.Reshape((length, channels))(rebuilt(latent(keras.layers.Flatten()(window))))
+    latent.set_weights([basis, -mean @ basis])
+    rebuilt.set_weights([basis.T, mean])
+    return keras.Model(window, out, name="pca")
+
+
+def _principal(flat: Floats, rng: np.random.Generator) -> Floats:
+    """(T·C, k) orthonormal: directions of most variance, by a randomised range finder (Halko et al., 2011)."""
+    rows, width = flat.shape
+    most = max(1, min(MAX_COMPONENTS, MAX_WEIGHTS // width, width // 2, rows // 4))
+    probe = _orthonormal(rng.normal(size=(width, min(width, rows, most + 10))))
+    for _ in range(4):
+        probe = _orthonormal(flat.T @ (flat @ probe))
+    _, singular, directions = np.linalg.svd(flat @ probe, full_matrices=False)
+    kept = np.cumsum(singular**2) / max(float(np.sum(flat**2)), np.finfo(np.float64).tiny)
+    enough = min(most, int(np.searchsorted(kept, VARIANCE)) + 1)
+    basis: Floats = probe @ directions[:enough].T
+    return basis
+
+
+def _orthonormal(matrix: Floats) -> Floats:
+    basis: Floats = np.linalg.qr(matrix)[0]
+    return basis
