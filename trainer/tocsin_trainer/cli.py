@@ -1,5 +1,6 @@
 """`tocsin train`: recordings of normal running → a bundle and a report."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -122,6 +123,7 @@ def train(
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
     """
     options = _options((*data, *more), out, config, flags)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # tensorflow speaks at length of processors it does not need
     try:
         from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
         from tocsin_trainer.train import train as run  # noqa: PLC0415

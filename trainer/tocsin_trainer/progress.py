@@ -15,8 +15,7 @@ STAGES = {
     "load": "reading the recordings",
     "fit": "training",
     "epoch": "training",
-    "convert": "converting to int8",
-    "judge": "calibrating and judging",
+    "convert": "converting, judging",
     "export": "writing bundle and report",
 }
 

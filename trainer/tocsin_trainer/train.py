@@ -25,7 +25,7 @@ from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import GateError
 from tocsin.records import Floats, Floats32
 from tocsin_trainer import dataset as ds
-from tocsin_trainer.convert import Converted, convert
+from tocsin_trainer.convert import Converted, Converter
 from tocsin_trainer.evaluate import baselines, figures, play
 from tocsin_trainer.export import Grid, ModelFiles, export, golden_vectors
 from tocsin_trainer.fit import fit
@@ -84,19 +84,15 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
     preprocessor = fit_preprocessor(split.train)
     parts = _windows(split, preprocessor, grid, options)
 
-    fitted = []
-    for n, family in enumerate(options.families):
-        progress("fit", n, len(options.families), family)
-        fitted.append(_fit(family, parts, options, progress))
-    progress("convert", 0, 1, "to int8")
-    ladders = convert({f.family: f.model for f in fitted}, parts.fit)
-
     candidates, files = [], {}
-    for n, each in enumerate(fitted):
-        progress("judge", n, len(fitted), each.family)
-        rung, candidate = _candidate(each, ladders[each.family], preprocessor, parts, grid, options, split, labelled)
-        candidates.append(candidate)
-        files[each.family] = rung
+    with Converter(parts.fit) as converter:
+        for n, family in enumerate(options.families):
+            progress("fit", n, len(options.families), family)
+            fitted = _fit(family, parts, options, progress)
+            progress("convert", n, len(options.families), family)
+            rung, candidate = _candidate(fitted, converter, preprocessor, parts, grid, options, split, labelled)
+            candidates.append(candidate)
+            files[family] = rung
     chosen, why = _choose(tuple(candidates))
     marked = tuple(replace(candidate, chosen=candidate is chosen) for candidate in candidates)
 
@@ -177,7 +173,7 @@ def _scorer(rung: Converted, preprocessor: Preprocessor, grid: Grid, threshold: 
 
 def _candidate(
     fitted: Fitted,
-    ladder: tuple[Converted, ...],
+    converter: Converter,
     preprocessor: Preprocessor,
     parts: _Parts,
     grid: Grid,
@@ -186,15 +182,16 @@ def _candidate(
     labelled: ds.Dataset | None,
 ) -> tuple[Converted, Candidate]:
     """The first rung of the ladder that decides as the float model does, with its threshold and figures."""
-    exact = ladder[-1]
+    exact = converter.convert(fitted, "float32")
     float_normal, float_injected = _gate_scores(exact, preprocessor, parts, grid)
     limit_float = options.threshold.limit(float_normal)
-    for rung in ladder:
+    for rung in converter.ladder(fitted):
         normal, injected = _gate_scores(rung, preprocessor, parts, grid)
         limit = options.threshold.limit(normal)
         found = gate(float_normal, normal, float_injected, injected, limit_float.value, limit.value)
         if found.passed:
             break
+    rung = converter.with_batch(fitted, rung)
     scorer = _scorer(rung, preprocessor, grid, limit)
     scorer_float = _scorer(exact, preprocessor, grid, limit_float)
     played = _play(scorer, grid, options, split, labelled)
