@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -29,15 +30,17 @@ LOCKED = {
 
 
 def tracked() -> list[Path]:
-    """Files of the project: what git tracks, or all but hidden folders in a copy without git."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode == 0:
-        found = [ROOT / name for name in listed.stdout.split("\0") if name]
-    else:
-        found = [
-            file for file in ROOT.rglob("*") if not any(p.startswith(".") for p in file.relative_to(ROOT).parts[:-1])
-        ]
-    return [file for file in found if file.is_file()]
+    """Files of the project: what git tracks, or, without git or its folder, all but what is hidden or built."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return [file for name in listed.split("\0") if name and (file := ROOT / name).is_file()]
+    built = {"__pycache__", "build", "dist", "site", "out"}
+    return [
+        file
+        for file in ROOT.rglob("*")
+        if file.is_file() and not any(p.startswith(".") or p in built for p in file.relative_to(ROOT).parts)
+    ]
 
 
 def lines_with(pattern: re.Pattern[str]) -> list[str]:
