@@ -54,6 +54,7 @@ class Mosquitto:
         self._binary = shutil.which("mosquitto") or "mosquitto"
         self._process: subprocess.Popen[bytes] | None = None
         self.acl: str | None = None
+        self.extra: list[str] = []
 
     def start(self) -> None:
         lines = [
@@ -62,6 +63,7 @@ class Mosquitto:
             "persistence true",
             f"persistence_location {self.folder}/",
             f"user {os.environ.get('USER') or 'root'}",
+            *self.extra,
         ]
         if self.acl is not None:
             (self.folder / "acl").write_text(self.acl)

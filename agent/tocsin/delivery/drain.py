@@ -1,7 +1,7 @@
 """What to send next, and what an answer means: the outbox as a publisher sees it.
 
 ```
- outbox ──due()──► in flight ──0x00──► lingering ──10 s──► deleted
+ outbox ──due()──► in flight ──0x00──► lingering ──5 s──► deleted
                       │  ▲
                 0x10, 0x87, 0x97, …: its topic is held, and one message tries again after a back-off
 ```
@@ -11,14 +11,14 @@ No I/O but the outbox; monotonic time is passed in.
 """
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from tocsin.delivery.outbox import Outbox, Row
 
 WINDOW = 40
-LINGER_S = 10.0
+LINGER_S = 5.0  # longer than a consumer needs to come back, so that a killed broker costs nothing
 FIRST_HOLD_S, LONGEST_HOLD_S = 1.0, 60.0
 NOBODY_LISTENS = 0x10
 NEVER = frozenset({0x90, 0x99})  # topic name or payload invalid: no later try can succeed
@@ -56,7 +56,7 @@ class Drain:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._in_flight: dict[int, Row] = {}
-        self._lingering: deque[tuple[float, int]] = deque()
+        self._lingering: dict[int, float] = {}  # seq → when it was acknowledged, oldest first
         self._holds: dict[str, Hold] = {}
         self._live_since: dict[str, float] = {}
         self._connected_s = 0.0
@@ -103,7 +103,6 @@ class Drain:
                 del self._holds[hold.topic]
             elif not busy and len(self._in_flight) < self._window:
                 yield row, True
-        lingering = {seq for _, seq in self._lingering}
         while len(self._in_flight) < self._window:
             page = self._outbox.pending(_PAGE, self._cursor)
             if not page:
@@ -113,7 +112,7 @@ class Drain:
                 if len(self._in_flight) >= self._window:
                     return
                 self._cursor = row.seq
-                if row.topic not in self._holds and row.seq not in lingering and row.seq not in flying:
+                if row.topic not in self._holds and row.seq not in self._lingering and row.seq not in flying:
                     yield row, self._waited(row)
 
     def _waited(self, row: Row) -> bool:
@@ -134,7 +133,7 @@ class Drain:
             self._outbox.delete([row.seq])
         elif code == 0 or (code == NOBODY_LISTENS and row.retain):
             self.acknowledged += 1
-            self._lingering.append((now_s, row.seq))
+            self._lingering[row.seq] = now_s
             if self._holds.pop(row.topic, None):
                 self._live_since[row.topic] = now_s
                 self._cursor = min(self._cursor, row.seq)
@@ -156,7 +155,7 @@ class Drain:
         """Monotonic time at which `due` or `sweep` has something to do of itself."""
         times = [hold.until_s for hold in self._holds.values()]
         if self._lingering:
-            times.append(self._lingering[0][0] + LINGER_S)
+            times.append(next(iter(self._lingering.values())) + LINGER_S)
         return min(times, default=None)
 
     def sweep(self, now_s: float) -> None:
@@ -169,8 +168,8 @@ class Drain:
         self.lost()
 
     def _delete(self, until_s: float) -> None:
-        seqs = []
-        while self._lingering and self._lingering[0][0] <= until_s:
-            seqs.append(self._lingering.popleft()[1])
+        seqs = [seq for seq, _ in takewhile(lambda item: item[1] <= until_s, self._lingering.items())]
         if seqs:
             self._outbox.delete(seqs)
+        for seq in seqs:
+            del self._lingering[seq]
