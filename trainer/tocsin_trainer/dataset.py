@@ -20,6 +20,7 @@ from tocsin_trainer.results import Choice
 
 MAX_GAP_ROWS = 5
 MIN_ROWS = 64
+MIN_PERIOD_RISE = 0.2  # of the autocorrelation, for a period to count
 PARTS = (0.60, 0.25, 0.15)  # train, calibration, test
 
 
@@ -263,14 +264,11 @@ def _period(values: Floats) -> int | None:
     power = np.abs(np.fft.rfft(signal, 2 * n, axis=0)) ** 2
     correlation = np.fft.irfft(power, axis=0)[: n // 3] / (n - np.arange(n // 3))[:, None]
     mean = correlation.mean(axis=1)
-    below = np.flatnonzero(mean < 0.1)
-    if not len(below):
+    rise = mean - np.minimum.accumulate(mean)  # above the lowest before: a slow drift lifts all of the curve
+    peaks = np.flatnonzero((rise[1:-1] > rise[:-2]) & (rise[1:-1] >= rise[2:])) + 1
+    if not len(peaks) or rise[peaks].max() < MIN_PERIOD_RISE:
         return None
-    lag = int(below[0]) + int(np.argmax(mean[below[0] :]))
-    first = [
-        i for i in range(int(below[0]) + 1, lag) if mean[i] > 0.9 * mean[lag] and mean[i - 1] < mean[i] >= mean[i + 1]
-    ]
-    return (first[0] if first else lag) if mean[lag] > 0.4 else None
+    return int(peaks[rise[peaks] >= 0.8 * rise[peaks].max()][0])
 
 
 def split(dataset: Dataset, length: int, hop: int) -> Split:

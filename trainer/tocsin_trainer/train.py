@@ -85,10 +85,11 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
     parts = _windows(split, preprocessor, grid, options)
 
     candidates, files = [], {}
-    with Converter(parts.fit) as converter:
+    with Converter() as converter:
         for n, family in enumerate(options.families):
             progress("fit", n, len(options.families), family)
             fitted = _fit(family, parts, options, progress)
+            converter.add(fitted, parts.fit)
             progress("convert", n, len(options.families), family)
             rung, candidate = _candidate(fitted, converter, preprocessor, parts, grid, options, split, labelled)
             candidates.append(candidate)
