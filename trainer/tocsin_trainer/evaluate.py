@@ -8,7 +8,7 @@ import numpy as np
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
 from tocsin.core.scoring import Scorer
 from tocsin.core.windowing import SlidingWindow
-from tocsin.records import Bools, Change, Floats
+from tocsin.records import Change, Floats
 from tocsin_trainer import metrics
 from tocsin_trainer.dataset import Stretch
 from tocsin_trainer.results import Played
@@ -78,25 +78,13 @@ def figures(played: Played, threshold: float) -> dict[str, float]:
     """Figures against labels, at the shipped threshold and without one; empty without labels."""
     if played.row_label is None or played.row_score is None:
         return {}
-    label: Bools = played.row_label
-    over = played.row_score >= threshold
-    return {
-        **metrics.rank_figures(label, played.row_score),
-        **metrics.point_figures(label, over),
-        **metrics.event_figures(label, over, played.row_time_s),
-    }
+    window = metrics.window_length(played.rows[:, 0])
+    return metrics.label_figures(played.row_label, played.row_score, threshold, played.row_time_s, window)
 
 
 def baselines(played: Played, seed: int) -> dict[str, dict[str, float]]:
     """The same figures for an alarm that is always on, and for random scores; empty without labels."""
     if played.row_label is None:
         return {}
-    label = played.row_label
-    always, random = metrics.always_on(label), metrics.random_scores(label, seed)
-    return {
-        "always_on": {
-            **metrics.point_figures(label, always >= 1),
-            **metrics.event_figures(label, always >= 1, played.row_time_s),
-        },
-        "random": metrics.rank_figures(label, random),
-    }
+    window = metrics.window_length(played.rows[:, 0])
+    return metrics.baseline_figures(played.row_label, played.row_time_s, seed, window)

@@ -131,6 +131,7 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
         options.rule,
         options.data,
     )
+    result = replace(result, extra={"next_command": f"tocsin replay --bundle {bundle.path} --input NEW.csv"})
     report, metrics = options.out / "report.html", options.out / "metrics.json"
     write_report(result, report)
     document = {**metrics_json(result), "bundle": bundle.path.name, "sha256": bundle.digest, "report": report.name}
