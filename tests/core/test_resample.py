@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,9 +112,7 @@ def test_rows_do_not_depend_on_how_the_stream_is_cut(stream, cuts):
     def rows(at):
         resampler = Resampler(1.0, 2, 3.0)
         edges = [0, *sorted(at), len(times)]
-        parts = [
-            r for a, b in zip(edges, edges[1:], strict=False) for r in resampler.push(block(times[a:b], values[a:b]))
-        ]
+        parts = [r for a, b in pairwise(edges) for r in resampler.push(block(times[a:b], values[a:b]))]
         joined = [
             np.concatenate([getattr(p, name) for p in parts]) if parts else np.empty(0)
             for name in ("time_s", "values", "sample")

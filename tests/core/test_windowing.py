@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_windows_do_not_depend_on_how_the_rows_are_cut(length, hop, cuts):
     window = SlidingWindow(length, hop, 2)
     edges = [0, *sorted(cuts), 120]
     found = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         part = window.push(rows(a, b))
         found += list(
             zip(part.start_s.tolist(), part.end_s.tolist(), part.values[:, :, 0].copy().tolist(), strict=True)

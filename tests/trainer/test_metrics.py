@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tocsin.records import Bools
 from tocsin_trainer.metrics import (
     NO_PERIOD,

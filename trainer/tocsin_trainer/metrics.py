@@ -19,6 +19,7 @@ of labelled rows; a figure that is not defined on the data (recall without a lab
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
 from tocsin.records import Bools, Floats, Ints
 
 NO_PERIOD = 125  # rows: the window of the volume under the surface where a series shows no period
