@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -54,19 +55,15 @@ class Converted:
 
 
 class Converter:
-    """Converts models of one training run; use it in a `with` block.
+    """Converts the models of a training run; use it in a `with` block.
 
     The child starts at once and loads tensorflow while the caller still trains.
-
-    Args:
-        train_windows: (N, T, C) float32, as the models see them.
     """
 
-    def __init__(self, train_windows: Floats32) -> None:
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tocsin-convert-")
         self._path = Path(self._folder.name)
-        np.save(self._path / "representative.npy", representative(train_windows))
-        self._models: dict[str, Any] = {}
+        self._models: list[Fitted] = []
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -76,8 +73,17 @@ class Converter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        if self._child is not None:
+            with self._child as child:
+                child.kill()
         self._folder.cleanup()
+
+    def add(self, fitted: Fitted, train_windows: Floats32) -> None:
+        """Hands a model over, with the (N, T, C) windows it was fitted on, as it sees them."""
+        number = len(self._models)
+        fitted.model.save(self._path / f"{number}.keras")
+        np.save(self._path / f"{number}.npy", representative(train_windows))
+        self._models.append(fitted)
 
     def ladder(self, fitted: Fitted) -> Iterator[Converted]:
         """Every rung, in order, converted as the caller comes to it.
@@ -89,7 +95,7 @@ class Converter:
             yield self.convert(fitted, precision, headroom)
 
     def convert(self, fitted: Fitted, precision: str, headroom: float = 1.0) -> Converted:
-        """One rung, without a batch file.
+        """One rung of a model that was added, without a batch file.
 
         Raises:
             TocsinError: the conversion failed; says of which model, and the converter's last word.
@@ -108,28 +114,22 @@ class Converter:
         return replace(converted, batch_content=content)
 
     def _ask(self, fitted: Fitted, precision: str, headroom: float, *, batch: bool) -> bytes:
-        family = fitted.family
-        if self._models.get(family) is not fitted.model:
-            if family in self._models:
-                raise TocsinError(f"two models of family {family} in one converter: expected one a training run")
-            fitted.model.save(self._path / f"{family}.keras")
-            self._models[family] = fitted.model
-        request = {"family": family, "precision": precision, "headroom": headroom, "batch": batch, "out": "out.tflite"}
-        if self._child is None:  # the last conversion crashed
+        number = next(k for k, added in enumerate(self._models) if added is fitted)
+        request = {"model": number, "precision": precision, "headroom": headroom, "batch": batch, "out": "out.tflite"}
+        if self._child is None:  # the last conversion ended it
             self._child = self._start()
-        assert self._child.stdin is not None and self._child.stdout is not None
-        try:
-            self._child.stdin.write(json.dumps(request) + "\n")
-            self._child.stdin.flush()
-            ready, _, _ = select.select([self._child.stdout], [], [], TIMEOUT_S)
-            answer = self._child.stdout.readline() if ready else ""
-        except BrokenPipeError:
-            answer, ready = "", [self._child.stdout]
-        if answer.strip() != "done":
-            how = self._stop() if ready else f"gave no answer within {TIMEOUT_S:.0f} s"
-            self._stop()
-            raise TocsinError(f"the conversion of {family} to {precision} (headroom {headroom:g}) {how}")
-        return (self._path / "out.tflite").read_bytes()
+        child = self._child
+        assert child.stdin is not None and child.stdout is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(request) + "\n")
+            child.stdin.flush()
+        ready, _, _ = select.select([child.stdout], [], [], TIMEOUT_S)
+        if ready and child.stdout.readline() == "done\n":
+            return (self._path / "out.tflite").read_bytes()
+        self._child = None
+        raise TocsinError(
+            f"the conversion of {fitted.family} to {precision}, headroom {headroom:g}, {self._end(child)}"
+        )
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {
@@ -148,22 +148,17 @@ class Converter:
                 env=environment,
             )
 
-    def _stop(self) -> str:
-        """Ends the child and says how it had ended, with its last line on standard error."""
-        child, self._child = self._child, None
-        if child is None:
-            return "ended"
-        assert child.stdin is not None and child.stdout is not None
-        child.stdout.close()
+    def _end(self, child: subprocess.Popen[str]) -> str:
+        """How the child ended, with its last line on standard error; ends it where it still hangs."""
         try:
-            child.stdin.close()
             code = child.wait(5)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
+            how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        except subprocess.TimeoutExpired:
+            how = f"gave no answer within {TIMEOUT_S:g} s"
+        with suppress(BrokenPipeError), child:
             child.kill()
-            code = child.wait()
         lines = (self._path / "stderr.txt").read_text(errors="replace").strip().splitlines()
-        end = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        return f"{end}; its last line: {lines[-1] if lines else 'none'}"
+        return f"{how}; its last line: {lines[-1] if lines else 'none'}"
 
 
 def representative(windows: Floats32) -> Floats32:

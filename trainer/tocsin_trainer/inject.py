@@ -40,8 +40,10 @@ def inject(windows: Floats32, seed: int, repeats: int = 6) -> tuple[Floats32, tu
             else:
                 hit = np.arange(channels) if joint else np.array([turn % channels])
             turn += 1
-            window, other = windows[rng.integers(len(windows), size=2)].astype(np.float64)
-            window[:, hit] = change(window[:, hit], other[:, hit], strength, rng)
+            chosen = rng.integers(len(windows))
+            other = (chosen + rng.integers(1, max(2, len(windows)))) % len(windows)
+            window = windows[chosen].astype(np.float64)
+            window[:, hit] = change(window[:, hit], windows[other][:, hit], strength, rng)
             out.append(window)
             names.append(name)
     return np.asarray(out, np.float32), tuple(names)

@@ -1,10 +1,10 @@
 """The child process that turns Keras files into TFLite: `python -m tocsin_trainer.tflite_job FOLDER`.
 
-Reads one JSON request a line from standard input, `{"family", "precision", "headroom", "batch", "out"}`; writes the
+Reads one JSON request a line from standard input, `{"model", "precision", "headroom", "batch", "out"}`; writes the
 file `out` into the folder and answers `done` on standard output. A failure ends the process: its last line on standard
 error says why.
-The folder holds `FAMILY.keras` and `representative.npy` (N, T, C). Other processes never import this module, because
-it imports tensorflow.
+The folder holds `MODEL.keras` and `MODEL.npy`, representative windows (N, T, C) float32. Other processes never
+import this module, because it imports tensorflow.
 """
 
 import json
@@ -26,16 +26,16 @@ def main(folder: Path) -> None:
     """Serves requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the converter prints to standard output
-    representative = np.load(folder / "representative.npy")
     saved: set[Path] = set()
     for line in sys.stdin:
         request = json.loads(line)
-        family, many = request["family"], bool(request["batch"])
-        path = folder / f"{family}-{'many' if many else 'one'}"
+        model, many = request["model"], request["batch"]
+        path = folder / f"{model}-{'many' if many else 'one'}"
         if path not in saved:
-            _save(keras.saving.load_model(folder / f"{family}.keras", compile=False), None if many else 1, path)
+            _save(keras.saving.load_model(folder / f"{model}.keras", compile=False), None if many else 1, path)
             saved.add(path)
-        content = _converted(path, request["precision"], amplified(representative, request["headroom"]))
+        windows = amplified(np.load(folder / f"{model}.npy"), request["headroom"])
+        content = _converted(path, request["precision"], windows)
         (folder / request["out"]).write_bytes(content)
         answers.write("done\n")
         answers.flush()
