@@ -1,7 +1,7 @@
 """One asset's line: the order of its stages, readable top to bottom.
 
 ```
-SampleBlock ─ resample ─► Rows ─ window ─► Windows ─ score ─► Scores ─ detect ─► Scored
+SampleBlock ─ resample ─► Rows ─ window ─► Windows ─ score, smooth ─► Scores ─ detect ─► Scored
 ```
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
 from tocsin.core.bundle import Bundle
 from tocsin.core.resample import Resampler
+from tocsin.core.scoring import Smoother
 from tocsin.core.windowing import SlidingWindow
 from tocsin.errors import DataError
 from tocsin.records import Bools, Change, Channel, SampleBlock, Scores, Transition, Windows
@@ -75,6 +76,7 @@ class AssetLine:
         self.resampler = Resampler(manifest.sample_rate_hz, len(self._pick), manifest.max_gap_s)
         self._window = SlidingWindow(manifest.length, manifest.hop, len(self._pick))
         self._scorer = bundle.scorer()
+        self._smoother = Smoother(manifest.smoothing, manifest.threshold)
         self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), active)
 
     def feed(self, block: SampleBlock) -> list[Scored]:
@@ -82,10 +84,12 @@ class AssetLine:
         picked = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s)
         out = []
         for rows in self.resampler.push(picked):
+            if rows.after_gap:
+                self._smoother.reset()
             windows = self._window.push(rows)
             if not len(windows):
                 continue
-            scores = self._scorer.score(windows.values)
+            scores = self._smoother.update(self._scorer.score(windows.values))
             self.not_finite += int(np.count_nonzero(~np.isfinite(scores.value)))
             anomaly, changes = self._detector.update(scores.ratio)
             transitions = tuple(self._transition(windows, scores, k, change) for k, change in changes)

@@ -20,6 +20,8 @@ from tocsin_trainer.results import Choice
 
 MAX_GAP_ROWS = 5
 MIN_ROWS = 64
+SPECTRUM_S = 0.1  # a window of vibration: several turns of most shafts
+VIBRATION_HZ = 400.0  # from here on a window shows more in its spectrum than in its course
 MIN_PERIOD_RISE = 0.2  # of the autocorrelation, for a period to count
 PARTS = (0.60, 0.25, 0.15)  # train, calibration, test
 
@@ -236,10 +238,13 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
     most = max(8, len(dataset) // 12)
     if length is None:
         period = _period(max(dataset.stretches, key=len).rows.values)
-        if period is not None and 8 <= period <= min(most, 128):
+        if dataset.sample_rate_hz >= VIBRATION_HZ:
+            length = min(2 ** round(np.log2(SPECTRUM_S * dataset.sample_rate_hz)), 4096, 2 ** int(np.log2(rows / 16)))
+            why = f"vibration is looked at by its spectrum: about {SPECTRUM_S:g} s, a power of two"
+        elif period is not None and 8 <= period <= min(most, 128):
             length, why = period, "the signals repeat themselves at this period (autocorrelation)"
         else:
-            length, why = min(32, most), "no period shows between 8 and 128 rows; short windows learn from little data"
+            length, why = min(48, most), "no period shows between 8 and 128 rows; short windows learn from little data"
         choices.append(Choice("window", f"{length} rows ({length / dataset.sample_rate_hz:.4g} s)", why))
     if hop is None:
         hop = max(1, min(round(dataset.sample_rate_hz), length // 2))

@@ -6,33 +6,36 @@ The windows, scores and alarms come from `tocsin.core` and `tocsin.alarms`: the 
 import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
-from tocsin.core.scoring import Scorer
+from tocsin.core.scoring import Scorer, Smoother
 from tocsin.core.windowing import SlidingWindow
 from tocsin.records import Change, Floats
 from tocsin_trainer import metrics
 from tocsin_trainer.dataset import Stretch
+from tocsin_trainer.export import Grid
 from tocsin_trainer.results import Played
 
 
-def play(title: str, scorer: Scorer, stretches: tuple[Stretch, ...], length: int, hop: int, rule: AlarmRule) -> Played:
+def play(title: str, scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid, rule: AlarmRule) -> Played:
     """Scores and alarms over some stretches, in order.
 
     Args:
         title: what the report calls it.
         scorer: with its threshold.
         stretches: rows, with labels or without.
-        length: rows a window.
-        hop: rows from window to window.
+        grid: how rows become windows.
         rule: when a score becomes an alarm.
     """
     channels = stretches[0].rows.values.shape[1]
+    length, hop = grid.length, grid.hop
     window, detector = SlidingWindow(length, hop, channels), AlarmDetector(rule)
+    smoother = Smoother(grid.smoothing, scorer.threshold)
     end_s, score, share, anomaly, labels, row_scores = [], [], [], [], [], []
     alarms: list[tuple[float, float]] = []
     raised_s: float | None = None
     for stretch in stretches:
         found = window.push(stretch.rows)
-        scores = scorer.score(found.values)
+        smoother.reset()
+        scores = smoother.update(scorer.score(found.values))
         on, changes = detector.update(scores.ratio)
         for k, change in changes:
             if change is Change.RAISED:

@@ -12,26 +12,28 @@ from tocsin import __version__
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.bundle import SUFFIX, Bundle, Golden, write_bundle
 from tocsin.core.interpreter import runtime_name
-from tocsin.core.preprocess import Preprocessor
-from tocsin.core.scoring import Scorer
+from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import GateError
 from tocsin.records import Channel, Floats
-from tocsin_trainer.results import Candidate, TrainingResult
+from tocsin_trainer.convert import Converted
+from tocsin_trainer.results import TrainingResult
 
 GOLDEN_WINDOWS = 16
 
 
 @dataclass(frozen=True)
-class ModelFiles:
-    """The converted files of one member.
+class MemberModel:
+    """One member of a bundle to come.
 
     Attributes:
-        content: .tflite, one window a call.
-        batch_content: the same for many windows, or None.
+        family: name in `tocsin_trainer.models.FAMILIES`.
+        converted: its files.
+        member: as the agent will run it.
     """
 
-    content: bytes
-    batch_content: bytes | None
+    family: str
+    converted: Converted
+    member: Member
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Grid:
         max_gap_s: longest stretch over which values are held.
         length: rows a window.
         hop: rows between windows.
+        smoothing: span of the mean over scores, windows; 1 = none.
     """
 
     channels: tuple[Channel, ...]
@@ -51,6 +54,7 @@ class Grid:
     max_gap_s: float
     length: int
     hop: int
+    smoothing: int = 1
 
 
 def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
@@ -74,8 +78,7 @@ def export(
     folder: Path,
     result: TrainingResult,
     grid: Grid,
-    preprocessor: Preprocessor,
-    files: ModelFiles,
+    members: tuple[MemberModel, ...],
     golden: Golden,
     rule: AlarmRule,
     data: tuple[Path, ...],
@@ -85,11 +88,12 @@ def export(
     Raises:
         GateError: the bundle does not reproduce its own golden vectors.
     """
-    candidate = result.chosen
-    manifest = _manifest(result, candidate, grid, preprocessor, files, rule, data)
-    models = {f"{candidate.family}.tflite": files.content}
-    if files.batch_content is not None:
-        models[f"{candidate.family}.batch.tflite"] = files.batch_content
+    manifest = _manifest(result, grid, members, rule, data)
+    models = {}
+    for each in members:
+        models[f"{each.family}.tflite"] = each.converted.content
+        if each.converted.batch_content is not None:
+            models[f"{each.family}.batch.tflite"] = each.converted.batch_content
     path = folder / f"{result.asset}-{result.version}{SUFFIX}"
     bundle = write_bundle(path, manifest, models, golden, model_card(result, grid))
     test = bundle.self_test()
@@ -99,14 +103,9 @@ def export(
 
 
 def _manifest(
-    result: TrainingResult,
-    candidate: Candidate,
-    grid: Grid,
-    preprocessor: Preprocessor,
-    files: ModelFiles,
-    rule: AlarmRule,
-    data: tuple[Path, ...],
+    result: TrainingResult, grid: Grid, members: tuple[MemberModel, ...], rule: AlarmRule, data: tuple[Path, ...]
 ) -> dict[str, Any]:
+    candidate = result.chosen
     return {
         "name": result.asset,
         "version": result.version,
@@ -119,22 +118,13 @@ def _manifest(
             }
         ],
         "window": {"length": grid.length, "hop": grid.hop},
-        "preprocess": preprocessor.to_json(),
-        "members": [
-            {
-                "name": candidate.family,
-                "family": candidate.family,
-                "file": f"{candidate.family}.tflite",
-                "batch_file": None if files.batch_content is None else f"{candidate.family}.batch.tflite",
-                "precision": candidate.precision,
-                "headroom": candidate.headroom,
-                "bytes": len(files.content),
-                "normaliser": 1.0,
-                "input_shape": [1, grid.length, len(grid.channels)],
-                "output_shape": [1, grid.length, len(grid.channels)],
-            }
-        ],
-        "score": {"reduction": "mean_square", "channel_weights": [1.0] * len(grid.channels), "combination": "mean"},
+        "members": [_member(each) for each in members],
+        "score": {
+            "reduction": "mean_square",
+            "channel_weights": [1.0] * len(grid.channels),
+            "combination": "mean",
+            "smoothing": {"method": "ewma", "span": grid.smoothing},
+        },
         "threshold": candidate.threshold.to_json(),
         "alarm": rule.to_json(),
         "evaluation": {
@@ -159,6 +149,24 @@ def _manifest(
     }
 
 
+def _member(each: MemberModel) -> dict[str, Any]:
+    converted, member = each.converted, each.member
+    return {
+        "name": each.family,
+        "family": each.family,
+        "kind": member.kind,
+        "file": f"{each.family}.tflite",
+        "batch_file": None if converted.batch_content is None else f"{each.family}.batch.tflite",
+        "precision": converted.precision,
+        "headroom": converted.headroom,
+        "bytes": len(converted.content),
+        "normaliser": member.normaliser,
+        "preprocess": member.preprocessor.to_json(),
+        "input_shape": list(member.model.input_shape),
+        "output_shape": list(member.model.output_shape),
+    }
+
+
 def model_card(result: TrainingResult, grid: Grid) -> str:
     """Text of model_card.md: what it is, what it was trained on, its figures and limits."""
     chosen = result.chosen
@@ -173,8 +181,8 @@ def model_card(result: TrainingResult, grid: Grid) -> str:
     )
     return f"""# {result.asset} {result.version}
 
-An anomaly detector for one machine: a {chosen.family} that rebuilds windows of normal running; the score is the mean
-square of what it cannot rebuild. Made by Tocsin {__version__} on {result.created}, seed {result.seed}.
+An anomaly detector for one machine ({chosen.family}): the score is the mean square of what the model cannot explain of
+a window. Made by Tocsin {__version__} on {result.created}, seed {result.seed}.
 
 ## Input
 {grid.length} rows of {len(grid.channels)} channels at {grid.sample_rate_hz:g} Hz, one window every {grid.hop} rows:

@@ -7,7 +7,7 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.recordings import TableOptions
 from tocsin_trainer.calibrate import ThresholdRule
 
-FAMILIES = ("pca", "conv_ae", "lstm_ae")
+FAMILIES = ("t2", "pca", "conv_ae", "lstm_ae")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ STAGES = {
     "load": "reading the recordings",
     "fit": "training",
     "epoch": "training",
-    "convert": "converting, judging",
+    "convert": "converting",
+    "judge": "calibrating and judging",
     "export": "writing bundle and report",
 }
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from tocsin.core.interpreter import TfliteModel, runtime_name
 from tocsin.core.preprocess import Preprocessor
-from tocsin.core.scoring import Member, Scorer
+from tocsin.core.scoring import KINDS, Member, Scorer
 from tocsin.core.threshold import Threshold
 from tocsin.errors import BundleError
 from tocsin.records import Channel, Floats
@@ -52,6 +52,8 @@ class MemberFile:
         file: its .tflite, one window a call.
         batch_file: the same for many windows a call, or None.
         precision: `int8`, `dynamic` or `float32`.
+        kind: how its output becomes a residual, see `scoring`.
+        preprocessor: engineering units → its input.
         normaliser: its typical score in normal running.
     """
 
@@ -60,7 +62,24 @@ class MemberFile:
     file: str
     batch_file: str | None
     precision: str
+    kind: str
+    preprocessor: Preprocessor
     normaliser: float
+
+    @classmethod
+    def from_json(cls, form: dict[str, Any]) -> Self:
+        """From the manifest's form."""
+        batch_file = form.get("batch_file")
+        return cls(
+            name=str(form["name"]),
+            family=str(form["family"]),
+            file=str(form["file"]),
+            batch_file=None if batch_file is None else str(batch_file),
+            precision=str(form["precision"]),
+            kind=str(form["kind"]),
+            preprocessor=Preprocessor.from_json(form["preprocess"]),
+            normaliser=float(form["normaliser"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,9 +94,9 @@ class Manifest:
         max_gap_s: longest stretch over which values are held.
         length: rows a window.
         hop: rows from one window to the next.
-        preprocess: steps with their constants.
-        members: models.
+        members: models, each with its preprocessing.
         channel_weights: (C,) mean 1.
+        smoothing: span of the exponentially weighted mean of the scores, windows; 1 = none.
         threshold: the limit on the score.
         alarm: defaults of the detector, as written.
         raw: the whole document.
@@ -90,9 +109,9 @@ class Manifest:
     max_gap_s: float
     length: int
     hop: int
-    preprocess: Preprocessor
     members: tuple[MemberFile, ...]
     channel_weights: Floats
+    smoothing: int
     threshold: Threshold
     alarm: dict[str, Any]
     raw: dict[str, Any]
@@ -112,17 +131,7 @@ class Manifest:
         try:
             group, score = raw["groups"][0], raw["score"]
             channels = tuple(Channel(str(c["name"]), str(c.get("unit", ""))) for c in group["channels"])
-            members = tuple(
-                MemberFile(
-                    str(m["name"]),
-                    str(m["family"]),
-                    str(m["file"]),
-                    m.get("batch_file"),
-                    str(m["precision"]),
-                    float(m["normaliser"]),
-                )
-                for m in raw["members"]
-            )
+            members = tuple(MemberFile.from_json(form) for form in raw["members"])
             manifest = cls(
                 name=str(raw["name"]),
                 version=str(raw["version"]),
@@ -131,9 +140,9 @@ class Manifest:
                 max_gap_s=float(group["max_gap_s"]),
                 length=int(raw["window"]["length"]),
                 hop=int(raw["window"]["hop"]),
-                preprocess=Preprocessor.from_json(raw["preprocess"]),
                 members=members,
                 channel_weights=np.asarray(score["channel_weights"], np.float64),
+                smoothing=int(score["smoothing"]["span"]),
                 threshold=Threshold.from_json(raw["threshold"]),
                 alarm=dict(raw["alarm"]),
                 raw=raw,
@@ -147,15 +156,27 @@ class Manifest:
 
     def _first_wrong(self) -> str | None:
         """The first value outside of what can be, as a sentence."""
-        if not self.channels or not self.members or len(self.channel_weights) != len(self.channels):
-            return "it needs at least one channel, one member, and one weight a channel"
-        if not (0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s < np.inf):
-            return f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s"
-        if not (1 <= self.length <= 1 << 20 and 1 <= self.hop <= 1 << 20):
-            return f"window of {self.length} rows, hop of {self.hop}"
-        if not all(0 < member.normaliser < np.inf for member in self.members):
-            return "a member's normaliser must be above 0"
-        return None
+        weights = self.channel_weights
+        checks = (
+            (
+                bool(self.channels and self.members) and weights.shape == (len(self.channels),),
+                "it needs at least one channel, one member, and one weight a channel",
+            ),
+            (bool((np.isfinite(weights) & (weights >= 0)).all()), "channel weights must be 0 or more"),
+            (
+                0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s < np.inf,
+                f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s",
+            ),
+            (
+                1 <= self.length <= 1 << 20 and 1 <= self.hop <= 1 << 20 and 1 <= self.smoothing <= 1 << 20,
+                f"window of {self.length} rows, hop of {self.hop}, smoothing over {self.smoothing} windows",
+            ),
+            (
+                all(0 < member.normaliser < np.inf and member.kind in KINDS for member in self.members),
+                f"a member's normaliser must be above 0 and its kind one of {', '.join(KINDS)}",
+            ),
+        )
+        return next((text for good, text in checks if not good), None)
 
 
 @dataclass(frozen=True)
@@ -226,13 +247,16 @@ class Bundle:
         for member in manifest.members:
             batch = None if member.batch_file is None else self.files[member.batch_file]
             model = TfliteModel(self.files[member.file], batch)
-            expected = (1, manifest.length, len(manifest.channels))
+            try:
+                expected = (1, member.preprocessor.rows(manifest.length), len(manifest.channels))
+            except ValueError as error:
+                raise BundleError(f"member {member.name}: {error}") from error
             if model.input_shape != expected or model.output_shape != expected:
                 raise BundleError(
                     f"{member.file} maps {model.input_shape} to {model.output_shape}, the manifest says {expected}"
                 )
-            members.append(Member(model, member.normaliser))
-        return Scorer(manifest.preprocess, tuple(members), manifest.channel_weights, manifest.threshold)
+            members.append(Member(model, member.preprocessor, member.kind, member.normaliser))
+        return Scorer(tuple(members), manifest.channel_weights, manifest.threshold)
 
     def self_test(self) -> SelfTest:
         """Replays the golden vectors through the runtime of this machine."""

@@ -1,14 +1,16 @@
-"""Windows in engineering units → what the model sees, by named steps with frozen constants.
+"""Windows in engineering units → what a model sees, by named steps with frozen constants.
 
 ```
-(K, T, C) float64 ─ standardise ─ limit ─► (K, T, C) float32
+(K, T, C) float64 ─ standardise ─ limit ───────────────────────────► (K, T, C) float32    the signal itself
+(K, T, C) float64 ─ mean_std ─────── standardise ─ limit ──────────► (K, 2·S, C)          its statistics
+(K, T, C) float64 ─ log_spectrum ─── standardise ─ limit ──────────► (K, B + 1, C)        its spectrum
 ```
-Rules: nothing here fits anything; a step whose meaning changes gets a new name; each step reads and writes the
-manifest's form `{"step": NAME, …constants}`.
+Rules: nothing here fits anything; the last axis stays the channels, so that a score can be split over them; a step
+whose meaning changes gets a new name; each step reads and writes the manifest's form `{"step": NAME, …constants}`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -19,13 +21,16 @@ from tocsin.records import Floats, Floats32
 class Step(Protocol):
     """One step of preprocessing."""
 
-    name: str
+    name: ClassVar[str]
+
+    def rows(self, length: int) -> int:
+        """Rows that come out of `length`."""
 
     def transform(self, windows: Floats) -> Floats:
-        """(K, T, C) → (K, T, C)."""
+        """(K, T, C) → (K, rows(T), C)."""
 
-    def inverse(self, windows: Floats) -> Floats:
-        """Back to the unit before the step, as far as that can be."""
+    def inverse(self, windows: Floats) -> Floats | None:
+        """Back to the unit before the step; None where that cannot be."""
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""
@@ -37,16 +42,20 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Standardise:
-    """(x − center) / scale, a constant of each a channel.
+    """(x − center) / scale: a constant of each a channel, or a row and channel.
 
     Attributes:
-        center: (C,) in engineering units.
-        scale: (C,) in engineering units, > 0.
+        center: (C,) or (T, C), in the unit of what comes in.
+        scale: the same shape, > 0.
     """
 
     center: Floats
     scale: Floats
-    name = "standardise"
+    name: ClassVar[str] = "standardise"
+
+    def rows(self, length: int) -> int:
+        """As many as come in."""
+        return length
 
     def transform(self, windows: Floats) -> Floats:
         """(K, T, C) in units of the scale."""
@@ -64,7 +73,8 @@ class Standardise:
     def from_json(cls, form: dict[str, Any]) -> Self:
         """From the manifest's form."""
         center, scale = np.asarray(form["center"], np.float64), np.asarray(form["scale"], np.float64)
-        if center.ndim != 1 or center.shape != scale.shape or not (np.isfinite(center).all() and (scale > 0).all()):
+        finite = np.isfinite(center).all() and np.isfinite(scale).all()
+        if center.ndim not in (1, 2) or center.shape != scale.shape or not (finite and (scale > 0).all()):
             raise ValueError("expected one finite center and one positive scale a channel")
         return cls(center, scale)
 
@@ -78,7 +88,11 @@ class Limit:
     """
 
     limit: float
-    name = "limit"
+    name: ClassVar[str] = "limit"
+
+    def rows(self, length: int) -> int:
+        """As many as come in."""
+        return length
 
     def transform(self, windows: Floats) -> Floats:
         """(K, T, C) within ± limit."""
@@ -101,26 +115,126 @@ class Limit:
         return cls(limit)
 
 
-STEPS: dict[str, type[Step]] = {Standardise.name: Standardise, Limit.name: Limit}
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and standard deviation of each of `segments` equal parts of the window: level and unrest.
+
+    Attributes:
+        segments: S; rows at the window's start that do not fill a part are left out.
+    """
+
+    segments: int
+    name: ClassVar[str] = "mean_std"
+
+    def rows(self, length: int) -> int:
+        """2·S: the means, then the deviations."""
+        if length < 2 * self.segments:
+            raise ValueError(f"{length} rows cannot be cut into {self.segments} parts of two or more")
+        return 2 * self.segments
+
+    def transform(self, windows: Floats) -> Floats:
+        """(K, 2·S, C)."""
+        part = windows.shape[1] // self.segments
+        kept = windows[:, windows.shape[1] - part * self.segments :]
+        parts = kept.reshape(len(windows), self.segments, part, windows.shape[2])
+        return np.concatenate([parts.mean(axis=2), parts.std(axis=2)], axis=1)
+
+    def inverse(self, windows: Floats) -> None:
+        """There is no way back."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        return {"step": self.name, "segments": self.segments}
+
+    @classmethod
+    def from_json(cls, form: dict[str, Any]) -> Self:
+        """From the manifest's form."""
+        if int(form["segments"]) < 1:
+            raise ValueError("expected one segment or more")
+        return cls(int(form["segments"]))
+
+
+@dataclass(frozen=True)
+class LogSpectrum:
+    """Decadic logarithm of the power in equal frequency bands, and of the effective value: for vibration.
+
+    Each channel's mean is taken off, a Hann window put on; bands are of equal width from the first bin to half of the
+    sample rate.
+
+    Attributes:
+        bands: B.
+        floor: added to each power, in the square of the channel's unit: what counts as silence.
+    """
+
+    bands: int
+    floor: float
+    name: ClassVar[str] = "log_spectrum"
+
+    def rows(self, length: int) -> int:
+        """B + 1: the bands, then the effective value."""
+        if length // 2 < self.bands:
+            raise ValueError(f"{length} rows have fewer frequencies than {self.bands} bands")
+        return self.bands + 1
+
+    def transform(self, windows: Floats) -> Floats:
+        """(K, B + 1, C)."""
+        length, channels = windows.shape[1:]
+        swing = windows - windows.mean(axis=1, keepdims=True)
+        spectrum = np.fft.rfft(swing * np.hanning(length)[:, None], axis=1)[:, 1:]
+        power = spectrum.real**2 + spectrum.imag**2
+        width = power.shape[1] // self.bands
+        bands = power[:, : width * self.bands].reshape(len(windows), self.bands, width, channels).mean(axis=2)
+        square = (swing**2).mean(axis=1, keepdims=True)
+        return np.concatenate([np.log10(bands + self.floor), 0.5 * np.log10(square + self.floor)], axis=1)
+
+    def inverse(self, windows: Floats) -> None:
+        """There is no way back."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        return {"step": self.name, "bands": self.bands, "floor": self.floor}
+
+    @classmethod
+    def from_json(cls, form: dict[str, Any]) -> Self:
+        """From the manifest's form."""
+        bands, floor = int(form["bands"]), float(form["floor"])
+        if bands < 1 or not 0 < floor < np.inf:
+            raise ValueError("expected one band or more and a floor above 0")
+        return cls(bands, floor)
+
+
+STEPS: dict[str, type[Step]] = {step.name: step for step in (Standardise, Limit, MeanStd, LogSpectrum)}
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """The steps of a bundle, in order."""
+    """The steps of a member, in order."""
 
     steps: tuple[Step, ...]
 
+    def rows(self, length: int) -> int:
+        """Rows that the model sees of windows of `length`.
+
+        Raises:
+            ValueError: the windows are too short for a step.
+        """
+        for step in self.steps:
+            length = step.rows(length)
+        return length
+
     def transform(self, windows: Floats) -> Floats32:
-        """(K, T, C) in engineering units → (K, T, C) float32 as the model sees it."""
+        """(K, T, C) in engineering units → (K, rows(T), C) float32 as the model sees it."""
         for step in self.steps:
             windows = step.transform(windows)
         return np.ascontiguousarray(windows, np.float32)
 
-    def inverse(self, windows: Floats32) -> Floats:
-        """(K, T, C) as the model sees it → engineering units."""
-        values = windows.astype(np.float64)
+    def inverse(self, windows: Floats32) -> Floats | None:
+        """(K, rows(T), C) as the model sees it → engineering units; None where a step cannot be undone."""
+        values: Floats | None = windows.astype(np.float64)
         for step in reversed(self.steps):
-            values = step.inverse(values)
+            values = None if values is None else step.inverse(values)
         return values
 
     def to_json(self) -> list[dict[str, Any]]:

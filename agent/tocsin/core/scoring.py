@@ -1,11 +1,17 @@
 """Windows → anomaly scores, with their exact split over channels.
 
-For a reconstructing member the score of a window is the mean square of its residual, channel by channel:
+A member maps a preprocessed window x (T, C) to y of the same shape. What it cannot explain is the residual r:
 
-    value = Σ_c per_channel_c        per_channel_c = w_c / C · mean_t (x_tc − x̂_tc)²
+| kind        | r     | such as                                                                        |
+|-------------|-------|--------------------------------------------------------------------------------|
+| reconstruct | x − y | autoencoders, PCA                                                              |
+| whiten      | y     | Mahalanobis distance: y = Σ^(−½) (x − µ), so that its square is T²; the        |
+|             |       | symmetric root keeps y_i next to x_i (Garthwaite & Koch, Biometrics 72, 2016)  |
 
-in units of the preprocessed signal, w_c the channel's weight. Members of an ensemble are each divided by their
-`normaliser` (their typical score in normal running) and averaged; the split stays exact.
+    value = Σ_c per_channel_c        per_channel_c = w_c / C · mean_t r_tc²
+
+w_c is the channel's weight. Members of an ensemble are each divided by their `normaliser` (their typical score in
+normal running) and averaged; then the course of the score may be smoothed. The split stays exact through all of it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +23,8 @@ from tocsin.core.preprocess import Preprocessor
 from tocsin.core.threshold import Threshold
 from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
 
-CHUNK = 1024  # windows that are standardised and scored at once
+CHUNK = 1024  # windows that are prepared and scored at once
+KINDS = ("reconstruct", "whiten")
 
 
 @dataclass(frozen=True)
@@ -25,73 +32,112 @@ class Member:
     """One model of a bundle.
 
     Attributes:
-        model: reconstructs (K, T, C) → (K, T, C).
+        model: (K, T, C) → (K, T, C), of preprocessed windows.
+        preprocessor: engineering units → the model's input.
+        kind: `reconstruct` or `whiten`.
         normaliser: its typical score in normal running; 1 for a bundle of one.
     """
 
     model: TfliteModel
+    preprocessor: Preprocessor
+    kind: str = "reconstruct"
     normaliser: float = 1.0
+
+    def residual(self, prepared: Floats32) -> Floats32:
+        """(K, T, C) what the model does not explain."""
+        out = self.model.predict(prepared)
+        return out if self.kind == "whiten" else prepared - out
 
 
 class Scorer:
     """Scores windows; holds the interpreters, so it belongs to one thread.
 
     Args:
-        preprocessor: engineering units → the models' input.
-        members: one or more reconstructing models.
+        members: one or more models.
         channel_weights: (C,) mean 1.
         threshold: the limit on the score.
     """
 
-    def __init__(
-        self, preprocessor: Preprocessor, members: tuple[Member, ...], channel_weights: Floats, threshold: Threshold
-    ) -> None:
-        self.preprocessor, self.members, self.threshold = preprocessor, members, threshold
+    def __init__(self, members: tuple[Member, ...], channel_weights: Floats, threshold: Threshold) -> None:
+        self.members, self.threshold = members, threshold
         self._weights = channel_weights / len(channel_weights)
 
     def score(self, windows: Floats) -> Scores:
         """Scores of (K, T, C) windows in engineering units; memory does not grow with K."""
-        if len(windows) <= CHUNK:
-            return self.score_prepared(self.preprocessor.transform(windows))
-        parts = [self.score(windows[start : start + CHUNK]) for start in range(0, len(windows), CHUNK)]
-        return Scores(
-            np.concatenate([part.value for part in parts]),
-            np.concatenate([part.ratio for part in parts]),
-            np.concatenate([part.per_channel for part in parts]),
-        )
-
-    def score_prepared(self, prepared: Floats32) -> Scores:
-        """Scores of (K, T, C) windows that went through the preprocessor."""
-        total = np.zeros((len(prepared), prepared.shape[2]))
-        for member in self.members:
-            total += self._split(prepared, member) / member.normaliser
-        total /= len(self.members)
+        total = np.zeros((len(windows), windows.shape[2]))
+        for start in range(0, len(windows), CHUNK):
+            chunk = windows[start : start + CHUNK]
+            for member in self.members:
+                residual = member.residual(member.preprocessor.transform(chunk))
+                total[start : start + CHUNK] += mean_square(residual) / member.normaliser
+        total *= self._weights / len(self.members)
         value = total.sum(axis=1)
         return Scores(value, value / self.threshold.value, total)
-
-    def _split(self, prepared: Floats32, member: Member) -> Floats:
-        return reconstruction_error(prepared, member.model.predict(prepared)) * self._weights
 
     def explain(self, window: Floats, channels: tuple[Channel, ...]) -> tuple[Contribution, ...]:
         """Why one (T, C) window scores as it does: channels by share, largest first.
 
-        `seen` and `expected` are taken at the row where the channel's residual is largest, in its unit.
+        Where the members rebuild the signal, `seen` and `expected` are taken at the row where the channel's residual is
+        largest, in its unit; else `seen` is the window's mean, and there is no `expected`.
         """
-        prepared = self.preprocessor.transform(window[None])
-        share = self.score_prepared(prepared).share()[0]
-        rebuilt = np.stack([member.model.predict(prepared) for member in self.members]).mean(axis=0)
-        worst = np.abs(prepared - rebuilt)[0].argmax(axis=0)
-        expected = self.preprocessor.inverse(rebuilt)[0]
-        order = np.argsort(-share, kind="stable")
+        share = self.score(window[None]).share()[0]
+        seen, expected = window.mean(axis=0), None
+        rebuilt = self._rebuilt(window)
+        if rebuilt is not None:
+            worst, each = np.abs(window - rebuilt).argmax(axis=0), np.arange(len(channels))
+            seen, expected = window[worst, each], rebuilt[worst, each]
         return tuple(
-            Contribution(channels[c].name, float(share[c]), float(window[worst[c], c]), float(expected[worst[c], c]))
-            for c in order.tolist()
+            Contribution(
+                channels[c].name, float(share[c]), float(seen[c]), None if expected is None else float(expected[c])
+            )
+            for c in np.argsort(-share, kind="stable").tolist()
         )
 
+    def _rebuilt(self, window: Floats) -> Floats | None:
+        """(T, C) the mean of what the members that rebuild the signal make of it, in engineering units."""
+        found = []
+        for member in self.members:
+            if member.kind == "reconstruct":
+                prepared = member.preprocessor.transform(window[None])
+                rebuilt = member.preprocessor.inverse(member.model.predict(prepared))
+                if rebuilt is not None:
+                    found.append(rebuilt[0])
+        return np.mean(found, axis=0) if found else None
 
-def reconstruction_error(prepared: Floats32, rebuilt: Floats32) -> Floats:
-    """(K, C) mean square of the residual over time; both (K, T, C)."""
-    residual = prepared - rebuilt
+
+class Smoother:
+    """Exponentially weighted mean of the scores, window by window.
+
+    Args:
+        span: windows; a new score weighs 2 / (span + 1), so that 1 changes nothing.
+        threshold: the limit on the smoothed score.
+    """
+
+    def __init__(self, span: int, threshold: Threshold) -> None:
+        self._weight, self._limit = 2.0 / (span + 1.0), threshold.value
+        self._last: Floats | None = None
+
+    def reset(self) -> None:
+        """Forgets what was before a gap."""
+        self._last = None
+
+    def update(self, scores: Scores) -> Scores:
+        """The next K scores, smoothed; a score that is not finite passes as it is and is forgotten."""
+        if self._weight == 1.0 or not len(scores):
+            return scores
+        out = scores.per_channel.copy()
+        for k in range(len(out)):
+            if not np.isfinite(scores.value[k]):
+                continue
+            if self._last is not None:
+                out[k] = self._last + self._weight * (out[k] - self._last)
+            self._last = out[k]
+        value = out.sum(axis=1)
+        return Scores(value, value / self._limit, out)
+
+
+def mean_square(residual: Floats32) -> Floats:
+    """(K, C) mean square over time of a (K, T, C) residual."""
     square: Floats = np.einsum("ktc,ktc->kc", residual, residual, dtype=np.float64)
-    mean: Floats = square / prepared.shape[1]
+    mean: Floats = square / residual.shape[1]
     return mean

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tocsin.records import Floats32
-from tocsin_trainer.models import conv_ae, lstm_ae, pca
+from tocsin_trainer.models import conv_ae, lstm_ae, pca, t2
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Family:
         learning_rate: at the start.
         batch: windows a step, at most.
         recurrent: holds state from step to step.
+        kind: how its output becomes a residual, see `tocsin.core.scoring`.
     """
 
     name: str
@@ -33,11 +34,13 @@ class Family:
     learning_rate: float = 0.0
     batch: int = 64
     recurrent: bool = False
+    kind: str = "reconstruct"
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
+        Family("t2", "Hotelling's T² with a shrunk covariance: linear, closed form", t2.build, kind="whiten"),
         Family("pca", "windowed principal components: linear, closed form", pca.build),
         Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3),
         Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),

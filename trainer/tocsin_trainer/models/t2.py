@@ -1,0 +1,55 @@
+"""Hotelling's T²: the Mahalanobis distance from normal running, solved and not trained.
+
+```
+(T, C) ─ flatten ─ dense T·C ─ reshape ─► (T, C)        y = Σ^(−½) (x − µ)
+```
+Σ is shrunk towards a sphere (Ledoit & Wolf, Journal of Multivariate Analysis 88, 2004), so that it can be inverted with
+fewer windows than numbers in one. The symmetric root is taken: each y is the whitened neighbour of its own x, and the
+score's split over channels has a meaning.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.covariance import ledoit_wolf
+
+from tocsin.errors import DataError
+from tocsin.records import Floats32
+
+MAX_INPUTS = 768  # numbers a window: the layer has the square of it
+MAX_WINDOWS = 8192
+SMALLEST = 1e-4  # of the largest variance: what int8 inputs can still tell
+
+
+def build(windows: Floats32, seed: int) -> Any:
+    """Solves for the windows.
+
+    Args:
+        windows: (N, T, C) normal, standardised; of more than 8,192 a random part is used.
+        seed: of the part.
+
+    Returns:
+        A Keras model, (K, T, C) → (K, T, C), whose outputs have mean 0 and variance about 1 in normal running.
+
+    Raises:
+        DataError: more than 768 numbers a window.
+    """
+    _, length, channels = windows.shape
+    if length * channels > MAX_INPUTS:
+        raise DataError(
+            f"t2 takes up to {MAX_INPUTS} numbers a window, got {length} × {channels}: "
+            "leave some channels out with --columns, or leave t2 out of --families"
+        )
+    chosen = windows[np.sort(np.random.default_rng(seed).permutation(len(windows))[:MAX_WINDOWS])]
+    flat = chosen.reshape(len(chosen), -1).astype(np.float64)
+    mean = flat.mean(axis=0)
+    covariance, _ = ledoit_wolf(flat)
+    variance, directions = np.linalg.eigh(covariance)
+    root = directions / np.sqrt(np.maximum(variance, SMALLEST * variance[-1])) @ directions.T
+
+    window = keras.Input((length, channels))
+    whiten = keras.layers.Dense(length * channels, name="whiten")
+    out = keras.layers.Reshape((length, channels))(whiten(keras.layers.Flatten()(window)))
+    whiten.set_weights([root, -mean @ root])
+    return keras.Model(window, out, name="t2")
