@@ -153,9 +153,19 @@ class Manifest:
             return f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s"
         if not (1 <= self.length <= 1 << 20 and 1 <= self.hop <= 1 << 20):
             return f"window of {self.length} rows, hop of {self.hop}"
+        if not self._takes_its_channels():
+            return f"channel weights below 0, or a preprocessing that is not for {len(self.channels)} channels"
         if not all(0 < member.normaliser < np.inf for member in self.members):
             return "a member's normaliser must be above 0"
         return None
+
+    def _takes_its_channels(self) -> bool:
+        row = np.zeros((1, 1, len(self.channels)))
+        try:
+            fits = self.preprocess.transform(row).shape == row.shape
+        except ValueError:
+            return False
+        return fits and bool(((self.channel_weights >= 0) & (self.channel_weights < np.inf)).all())
 
 
 @dataclass(frozen=True)

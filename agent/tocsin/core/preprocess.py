@@ -64,7 +64,8 @@ class Standardise:
     def from_json(cls, form: dict[str, Any]) -> Self:
         """From the manifest's form."""
         center, scale = np.asarray(form["center"], np.float64), np.asarray(form["scale"], np.float64)
-        if center.ndim != 1 or center.shape != scale.shape or not (np.isfinite(center).all() and (scale > 0).all()):
+        finite = np.isfinite(center).all() and np.isfinite(scale).all()
+        if center.ndim != 1 or center.shape != scale.shape or not (finite and (scale > 0).all()):
             raise ValueError("expected one finite center and one positive scale a channel")
         return cls(center, scale)
 
