@@ -23,7 +23,7 @@ class Scored:
     """What a line says of K windows.
 
     Attributes:
-        windows: their times; `values` is overwritten by the next block.
+        windows: their times; the `values` are overwritten by what follows.
         scores: of each window.
         anomaly: (K,) whether the alarm condition is on, after N-of-M and hysteresis.
         transitions: conditions that began or ended.

@@ -28,6 +28,7 @@ MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "?"}
 LARGEST = 1e15  # its square still fits float32, and no sensor says more
 SNIFF_LINES = 60
 BLOCK_LINES = 16_384
+PLAIN_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?$")
 EPOCH_UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # above this, epoch in ns, µs, ms
 
 
@@ -303,7 +304,7 @@ def _datetimes(stamps: list[str], kind: str) -> Floats:
         stamps = [s.replace("/", "-") for s in stamps]
     if all(s[-1:] in "Zz" for s in stamps):
         stamps = [s[:-1] for s in stamps]
-    if not any("+" in s or s.count("-") > 2 or s[-1:] in "Zz" for s in stamps):
+    if all(map(PLAIN_ISO.match, stamps)):  # numpy alone would also take "", "NaT", "now" and "20260309" for times
         return np.asarray(stamps, "datetime64[us]").astype(np.int64) / 1e6
     parsed = (datetime.fromisoformat(s) for s in stamps)
     return np.asarray([(p if p.tzinfo else p.replace(tzinfo=UTC)).timestamp() for p in parsed])
@@ -387,6 +388,7 @@ def _time_form(
     raise DataError(
         f"{path}: line {line}, column {names[column][0]!r}: {first[:40]!r} is no time that can be read: expected "
         "ISO 8601 (2026-03-09 10:14:33), DD.MM.YYYY, or epoch seconds; or give --rate"
+        + ("; is the separator right (--separator)?" if len(names) == 1 else "")
     )
 
 

@@ -1,19 +1,12 @@
-"""A real broker, a consumer, and records to send."""
+"""Records to send, and what sends them."""
 
 import itertools
-import os
-import shutil
-import socket
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.alarms.lifecycle import AlarmContext
@@ -30,114 +23,6 @@ CONTEXTS = {
         model_name="pump-1", model_version="1.0.0", model_digest="ab" * 32, units={"pressure": "bar"}
     )
 }
-
-
-def wait_until(fact: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    """Polls what another process or thread brings about; fails when it does not."""
-    end = time.monotonic() + timeout_s
-    while not fact():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Mosquitto:
-    """One broker process on a port and a persistence folder that outlive it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self._binary = shutil.which("mosquitto") or "mosquitto"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.acl: str | None = None
-        self.extra: list[str] = []
-
-    def start(self) -> None:
-        lines = [
-            f"listener {self.port} 127.0.0.1",
-            "allow_anonymous true",
-            "persistence true",
-            f"persistence_location {self.folder}/",
-            f"user {os.environ.get('USER') or 'root'}",
-            *self.extra,
-        ]
-        if self.acl is not None:
-            (self.folder / "acl").write_text(self.acl)
-            (self.folder / "acl").chmod(0o600)
-            lines.append(f"acl_file {self.folder}/acl")
-        config = self.folder / "mosquitto.conf"
-        config.write_text("\n".join(lines) + "\n")
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self._binary, "-c", config], stdout=log, stderr=log)
-        wait_until(self._listens)
-
-    def _listens(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, (self.folder / "log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is saved."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def reload(self, acl: str) -> None:
-        """New rules, read by the running process."""
-        assert self._process is not None
-        (self.folder / "acl").write_text(acl)
-        self._process.send_signal(1)
-
-
-class Consumer:
-    """An ordinary subscriber with a persistent session; subscribes again at each connect."""
-
-    def __init__(self, port: int, topics: str = "tocsin/#", name: str = "consumer") -> None:
-        self.messages: list[paho.MQTTMessage] = []
-        self.ready = threading.Event()
-        self._topics = topics
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, name, clean_session=False)
-        self._client.reconnect_delay_set(0.05, 0.2)
-        self._client.on_connect = lambda client, *_: client.subscribe(self._topics, 1)
-        self._client.on_subscribe = lambda *_: self.ready.set()
-        self._client.on_message = lambda _client, _data, message: self.messages.append(message)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        assert self.ready.wait(10)
-
-    def on(self, tail: str) -> list[paho.MQTTMessage]:
-        return [message for message in list(self.messages) if message.topic.endswith(f"/{DEVICE}/{tail}")]
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    mosquitto = Mosquitto(folder)
-    yield mosquitto
-    mosquitto.kill()
-
-
-@pytest.fixture
-def consume() -> Iterator[Callable[..., Consumer]]:
-    made: list[Consumer] = []
-
-    def make(port: int, **options: Any) -> Consumer:
-        made.append(Consumer(port, **options))
-        return made[-1]
-
-    yield make
-    for consumer in made:
-        consumer.close()
 
 
 def healthy() -> Health:
@@ -158,17 +43,6 @@ def a_transition(change: Change = Change.RAISED, alarm: str = "pump-1-model", **
 def transition() -> Callable[..., Transition]:
     """Makes transitions, each a second after the last."""
     return a_transition
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Waits for a fact that another process or thread brings about."""
-    return wait_until
-
-
-@pytest.fixture
-def unused_port() -> int:
-    return free_port()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tocsin.config_file import read_settings
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
+from tocsin_trainer.dataset import load
 from tocsin_trainer.options import FAMILIES, TrainOptions
 
 
@@ -123,6 +124,7 @@ def train(
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
     """
     options = _options((*data, *more), out, config, flags)
+    load(options.data, options.table, repair=options.repair)  # a mistake is told before anything heavy is loaded
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # tensorflow speaks at length of processors it does not need
     try:
         from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415

@@ -23,7 +23,7 @@ MIN_ROWS = 64
 SPECTRUM_S = 0.1  # a window of vibration: several turns of most shafts
 VIBRATION_HZ = 400.0  # from here on a window shows more in its spectrum than in its course
 MIN_PERIOD_RISE = 0.2  # of the autocorrelation, for a period to count
-PARTS = (0.60, 0.25, 0.15)  # train, calibration, test
+PARTS = (0.70, 0.20, 0.10)  # train, calibration, test
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,9 @@ def load(
         if [c.name for c in table.channels] != [c.name for c in channels]:
             table = open_table(path, options, channels)
         samples, stamps, lines, label = _read(table)
+        if len(samples) < MIN_ROWS and not repair:
+            plural = "s" * (len(samples) != 1)
+            raise DataError(f"{path}: only {len(samples)} row{plural}: a model needs {MIN_ROWS} at the very least")
         if sample_rate_hz is None:
             sample_rate_hz, choice = _rate(path, table, samples.time_s)
             choices.append(choice)
@@ -164,10 +167,6 @@ def _stop_at_damage(
 ) -> None:
     """Raises DataError at the first thing that would spoil a model."""
     mend = "or let --repair"
-    if len(samples) < MIN_ROWS:
-        raise DataError(
-            f"{path}: only {len(samples)} row{'s' * (len(samples) != 1)}: a model needs {MIN_ROWS} at the very least"
-        )
     step = np.diff(samples.time_s)
     if (step < 0).any():
         i = int(np.argmax(step < 0)) + 1

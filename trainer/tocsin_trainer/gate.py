@@ -8,6 +8,7 @@ from tocsin_trainer.results import Gate
 MIN_AGREEMENT = 0.99
 MAX_AUC_CHANGE = 0.01
 MIN_CORRELATION = 0.98
+MAX_DISTORTION = 0.2
 
 
 def gate(
@@ -17,6 +18,8 @@ def gate(
     converted_injected: Floats,
     threshold_float: float,
     threshold_converted: float,
+    float_wide: Floats | None = None,
+    converted_wide: Floats | None = None,
 ) -> Gate:
     """Compares the scores of two models on the same windows.
 
@@ -28,6 +31,8 @@ def gate(
         converted_injected: (M,) of the converted one.
         threshold_float: limit on the float model's scores.
         threshold_converted: limit on the converted model's scores, by the same rule.
+        float_wide: (W,) of the float model on windows far outside of normal running, where int8 saturates.
+        converted_wide: (W,) of the converted one.
 
     Returns:
         What was found; `reason` names every figure outside of its limit.
@@ -38,6 +43,10 @@ def gate(
     agreement = float(np.mean(over_float == over_converted))
     auc_float = roc_auc(float_normal, float_injected)
     auc_converted = roc_auc(converted_normal, converted_injected)
+    distortion = 0.0
+    if float_wide is not None and converted_wide is not None:
+        tiny = np.finfo(np.float32).tiny
+        distortion = float(np.percentile(np.abs(np.log((converted_wide + tiny) / (float_wide + tiny))), 90))
     checks = (
         (agreement >= MIN_AGREEMENT, f"{agreement:.1%} of decisions agree, expected {MIN_AGREEMENT:.0%}"),
         (
@@ -45,10 +54,15 @@ def gate(
             f"ROC-AUC on injected anomalies goes from {auc_float:.3f} to {auc_converted:.3f}, expected a change of "
             f"{MAX_AUC_CHANGE} at most",
         ),
+        (
+            distortion <= MAX_DISTORTION,
+            f"scores far outside of normal running differ by a factor of {np.exp(distortion):.2f}, expected "
+            f"{np.exp(MAX_DISTORTION):.2f} at most",
+        ),
         (correlation >= MIN_CORRELATION, f"scores correlate at {correlation:.3f}, expected {MIN_CORRELATION}"),
     )
     reasons = [reason for passed, reason in checks if not passed]  # a figure that is not a number fails its check
-    return Gate(correlation, agreement, auc_float, auc_converted, not reasons, "; ".join(reasons))
+    return Gate(correlation, agreement, auc_float, auc_converted, not reasons, "; ".join(reasons), distortion)
 
 
 def roc_auc(normal: Floats, anomalous: Floats) -> float:

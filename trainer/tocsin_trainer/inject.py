@@ -49,6 +49,25 @@ def inject(windows: Floats32, seed: int, repeats: int = 6) -> tuple[Floats32, tu
     return np.asarray(out, np.float32), tuple(names)
 
 
+def widen(windows: Floats32, seed: int, count: int = 240) -> Floats32:
+    """(count, T, C) normal windows carried far outside: amplified up to 6 times, or drifted up to 12 spreads.
+
+    Each on one channel or on all of them: what an int8 range fixed by normal running would cut off.
+    """
+    rng = np.random.default_rng(seed)
+    out = windows[rng.integers(len(windows), size=count)].astype(np.float64)
+    length, channels = windows.shape[1:]
+    for n in range(count):
+        hit = np.arange(channels) if n % 2 else rng.integers(channels, size=1)
+        if n % 4 < 2:
+            out[n][:, hit] *= rng.uniform(2, 6)
+        else:
+            out[n][:, hit] += (
+                np.linspace(rng.uniform(0, 1), 1, length)[:, None] * rng.uniform(3, 12) * _sign(out[n][:, hit], rng)
+            )
+    return out.astype(np.float32)
+
+
 def _offset(course: Floats, _: Floats, strength: float, rng: Generator) -> Floats:
     return course + strength * _sign(course, rng)
 

@@ -62,6 +62,7 @@ class Gate:
         agreement: part of decisions that are equal, 0 to 1.
         auc_float: ROC-AUC on injected anomalies, float model.
         auc_converted: the same, converted model.
+        distortion: 90th percentile of |ln(converted / float)| of the scores of windows far outside of normal running.
         passed: all within their limits.
         reason: why not, or empty.
     """
@@ -72,6 +73,7 @@ class Gate:
     auc_converted: float
     passed: bool
     reason: str = ""
+    distortion: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tocsin_trainer.evaluate import baselines, figures, play
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.fit import fit
 from tocsin_trainer.gate import gate, roc_auc
-from tocsin_trainer.inject import inject
+from tocsin_trainer.inject import inject, widen
 from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.report import metrics_json, write_report
@@ -63,6 +63,7 @@ class _Parts:
     validation: Floats
     calibration: Floats
     injected: Floats
+    wide: Floats
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,11 @@ def _windows(split: ds.Split, grid: Grid, options: TrainOptions) -> _Parts:
     calibration = ds.windows(split.calibration, grid.length, _calibration_hop(grid))
     plain = inputs.fit_preprocessor((), made)
     some = np.random.default_rng(options.seed).permutation(len(calibration))[:MAX_GATE_WINDOWS]
-    injected = plain.inverse(inject(inputs.prepared(plain, calibration[np.sort(some)]), options.seed)[0])
-    assert injected is not None  # standardising can be undone
-    return _Parts(made[: max(1, len(made) - held_back - overlap)], made[-held_back:], calibration, injected)
+    normal = inputs.prepared(plain, calibration[np.sort(some)])
+    injected = plain.inverse(inject(normal, options.seed)[0])
+    wide = plain.inverse(widen(normal, options.seed))
+    assert injected is not None and wide is not None  # standardising can be undone
+    return _Parts(made[: max(1, len(made) - held_back - overlap)], made[-held_back:], calibration, injected, wide)
 
 
 def _calibration_hop(grid: Grid) -> int:
@@ -193,20 +196,22 @@ def _build(
     def report(epoch: int, epochs: int, loss: float, validation: float) -> None:
         progress("epoch", epoch, epochs, f"{family}: loss {loss:.4f}, held back {validation:.4f}")
 
-    steps = inputs.feature_steps(family, parts.fit, grid.sample_rate_hz, grid.hop >= grid.length)
-    preprocessor = inputs.fit_preprocessor(steps, parts.fit)
-    shown = inputs.prepared(preprocessor, parts.fit)
+    solved = not FAMILIES[family].epochs  # closed form: nothing is held back
+    made = np.concatenate([parts.fit, parts.validation]) if solved else parts.fit
+    steps = inputs.feature_steps(family, made, grid.sample_rate_hz, grid.hop >= grid.length)
+    preprocessor = inputs.fit_preprocessor(steps, made)
+    shown = inputs.prepared(preprocessor, made)
     held_back = inputs.prepared(preprocessor, parts.validation)
     fitted = fit(family, shown, held_back, options.seed, options.epochs, report)
     progress("convert", 0, 1, family)
     converter.add(fitted, shown)
     exact = converter.convert(fitted, "float32")
-    float_normal, float_injected = _bare_scores(fitted, exact, preprocessor, parts, grid)
+    float_normal, float_injected, float_wide = _bare_scores(fitted, exact, preprocessor, parts, grid)
     limit_float = options.threshold.limit(float_normal).value
     for rung in converter.ladder(fitted):
-        normal, injected = _bare_scores(fitted, rung, preprocessor, parts, grid)
+        normal, injected, wide = _bare_scores(fitted, rung, preprocessor, parts, grid)
         limit = options.threshold.limit(normal).value
-        found = gate(float_normal, normal, float_injected, injected, limit_float, limit)
+        found = gate(float_normal, normal, float_injected, injected, limit_float, limit, float_wide, wide)
         if found.passed:
             break
     rung = converter.with_batch(fitted, rung)
@@ -219,11 +224,11 @@ def _typical(scores: Floats) -> float:
 
 def _bare_scores(
     fitted: Fitted, form: Converted, preprocessor: Preprocessor, parts: _Parts, grid: Grid
-) -> tuple[Floats, Floats]:
-    """Scores of normal and of injected windows, each for itself."""
+) -> tuple[Floats, Floats, Floats]:
+    """Scores of normal, of injected and of wide windows, each for itself."""
     member = Member(TfliteModel(form.content), preprocessor, FAMILIES[fitted.family].kind)
     scorer = Scorer((member,), np.ones(len(grid.channels)), Threshold(1.0))
-    return scorer.score(parts.calibration).value, scorer.score(parts.injected).value
+    return tuple(scorer.score(windows).value for windows in (parts.calibration, parts.injected, parts.wide))  # type: ignore[return-value]
 
 
 def _ensembles(built: list[_Built], parts: _Parts) -> list[tuple[_Built, ...]]:

@@ -175,8 +175,20 @@ class Manifest:
                 all(0 < member.normaliser < np.inf and member.kind in KINDS for member in self.members),
                 f"a member's normaliser must be above 0 and its kind one of {', '.join(KINDS)}",
             ),
+            (
+                all(self._takes_its_channels(member) for member in self.members),
+                f"a preprocessing that is not for {self.length} rows of {len(self.channels)} channels",
+            ),
         )
         return next((text for good, text in checks if not good), None)
+
+    def _takes_its_channels(self, member: MemberFile) -> bool:
+        window = np.zeros((1, self.length, len(self.channels)))
+        try:
+            shown = member.preprocessor.transform(window)
+            return shown.shape == (1, member.preprocessor.rows(self.length), len(self.channels))
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ class SlidingWindow:
             ends = slice(first + self.length - 1, span.stop, self.hop)
             out = Windows(
                 values,
-                self._time_s[first : span.stop - self.length + 1 : self.hop],
-                self._time_s[ends],
-                self._sample[ends],
+                self._time_s[first : span.stop - self.length + 1 : self.hop].copy(),
+                self._time_s[ends].copy(),
+                self._sample[ends].copy(),
             )
         else:
             out = Windows(

@@ -4,8 +4,7 @@
 (T, C) ─ flatten ─ dense k ─ dense T·C ─ reshape ─► (T, C)
 ```
 Principal subspace of the flattened windows (Ku et al., Chemometrics and Intelligent Laboratory Systems 30, 1995:
-dynamic PCA). Within that subspace any rotation rebuilds the same; a random one spreads the variance evenly over the k
-numbers in the middle, so that one int8 scale serves them all.
+dynamic PCA).
 """
 
 from typing import Any
@@ -26,7 +25,7 @@ def build(windows: Floats32, seed: int) -> Any:
 
     Args:
         windows: (N, T, C) normal, standardised; of more than 4,096 a random part is used.
-        seed: of the part and the rotation.
+        seed: of the part and the solver.
 
     Returns:
         A Keras model, (K, T, C) → (K, T, C).
@@ -37,7 +36,6 @@ def build(windows: Floats32, seed: int) -> Any:
     flat = chosen.reshape(len(chosen), -1).astype(np.float64)
     mean = flat.mean(axis=0)
     basis = _principal(flat - mean, rng)
-    basis = basis @ _orthonormal(rng.normal(size=(basis.shape[1], basis.shape[1])))
 
     window = keras.Input((length, channels))
     latent = keras.layers.Dense(basis.shape[1], name="encode")

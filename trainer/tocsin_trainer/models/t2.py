@@ -19,7 +19,7 @@ from tocsin.records import Floats32
 
 MAX_INPUTS = 768  # numbers a window: the layer has the square of it
 MAX_WINDOWS = 8192
-SMALLEST = 1e-4  # of the largest variance: what int8 inputs can still tell
+SMALLEST = 0.03  # of the largest variance: below, a direction is noise, of the sensor or of int8
 
 
 def build(windows: Floats32, seed: int) -> Any:

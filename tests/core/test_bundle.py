@@ -1,0 +1,166 @@
+"""What a bundle does when it is damaged, and when it is whole."""
+
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tocsin.core.bundle import MANIFEST, Bundle, Golden, load_bundle, write_bundle
+from tocsin.errors import BundleError
+
+DATA = Path(__file__).parent.parent / "data"
+SMALL = DATA / "small.tocsin"
+CONTENT = SMALL.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["small", "small_lstm"])
+def test_a_whole_bundle_passes_its_own_golden_vectors(name: str) -> None:
+    test = load_bundle(DATA / f"{name}.tocsin").self_test()
+    assert test.passed and test.windows == 16
+
+
+def test_golden_vectors_lie_on_both_sides_of_the_limit() -> None:
+    bundle = load_bundle(SMALL)
+    over = bundle.golden.scores >= bundle.manifest.threshold.value
+    assert over.any() and not over.all()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 100, len(CONTENT) // 2, len(CONTENT) - 22, len(CONTENT) - 1])
+def test_a_truncated_bundle_is_refused(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "cut.tocsin"
+    path.write_bytes(CONTENT[:kept])
+    with pytest.raises(BundleError, match=r"cut\.tocsin: "):
+        load_bundle(path)
+
+
+def changed_byte(content: bytes, at: int, chosen: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[at] ^= chosen.randrange(1, 256)
+    return bytes(changed)
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    """300 places of the whole file, and each byte of the zip's own records, some of which mean nothing."""
+    chosen, whole = random.Random(0), load_bundle(SMALL)
+    with zipfile.ZipFile(SMALL) as archive:
+        headers = [at for entry in archive.infolist() for at in range(entry.header_offset, entry.header_offset + 50)]
+        directory = range(archive.start_dir, len(CONTENT))
+    path = tmp_path / "changed.tocsin"
+    refused = 0
+    for at in [*chosen.sample(range(len(CONTENT)), 300), *headers, *directory]:
+        path.write_bytes(changed_byte(CONTENT, at, chosen))
+        try:
+            taken = load_bundle(path)
+        except BundleError:
+            refused += 1
+            continue
+        assert taken.files == whole.files or taken.manifest.raw == whole.manifest.raw, f"byte {at}"
+        assert {**taken.files, MANIFEST: b""} == {**whole.files, MANIFEST: b""}, f"byte {at}"
+    assert refused > 600
+
+
+def test_a_changed_byte_of_a_members_content_is_always_refused(tmp_path: Path) -> None:
+    chosen = random.Random(1)
+    with zipfile.ZipFile(SMALL) as archive:
+        spans = [(entry.header_offset + 30 + len(entry.filename), entry.file_size) for entry in archive.infolist()]
+    path = tmp_path / "changed.tocsin"
+    for start, size in spans:
+        for at in chosen.sample(range(start, start + size), 50):
+            path.write_bytes(changed_byte(CONTENT, at, chosen))
+            with pytest.raises(BundleError):
+                load_bundle(path)
+
+
+def contents(bundle: Bundle) -> tuple[dict, dict]:
+    """What `write_bundle` takes: manifest and models."""
+    added = ("format", "files", "golden", "digest")
+    raw = {key: value for key, value in bundle.manifest.raw.items() if key not in added}
+    return raw, {name: content for name, content in bundle.files.items() if name.endswith(".tflite")}
+
+
+def rewritten(path: Path, **changes: object) -> Path:
+    """The small bundle with other manifest keys, its digests right again."""
+    bundle = load_bundle(SMALL)
+    raw, models = contents(bundle)
+    write_bundle(path, {**raw, **changes}, models, bundle.golden, "card")
+    return path
+
+
+def test_unknown_manifest_keys_are_kept(tmp_path: Path) -> None:
+    path = rewritten(tmp_path / "x.tocsin", later={"a": 1})
+    assert load_bundle(path).manifest.raw["later"] == {"a": 1}
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (rewritten(tmp_path / f"{n}.tocsin").read_bytes() for n in (1, 2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"window": {"length": 0, "hop": 1}}, "window of 0 rows"),
+        ({"window": {"length": 32}}, "hop"),
+        ({"members": []}, "at least one"),
+        ({"threshold": {"value": -1}}, "threshold"),
+        ({"threshold": {"value": "NaN"}}, "threshold"),
+        ({"threshold": None}, "threshold"),
+        ({"groups": {}}, "damaged"),
+        ({"alarm": 3}, "damaged"),
+        ({"preprocess": [{"step": "magic"}]}, "'magic' is not known"),
+        ({"preprocess": [3]}, "damaged"),
+        ({"preprocess": [{"step": "standardise", "center": [0, 0], "scale": [1, float("inf")]}]}, "positive scale"),
+        ({"preprocess": [{"step": "standardise", "center": [0, 0, 0], "scale": [1, 1, 1]}]}, "channels"),
+        ({"score": {"channel_weights": [1.0]}}, "weight"),
+        ({"score": {"channel_weights": [1.0, float("nan")]}}, "weight"),
+        ({"members": [{"name": "m", "family": "f", "file": "no.tflite", "precision": "int8", "normaliser": 1}]}, "no."),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, changes: dict, says: str) -> None:
+    with pytest.raises(BundleError, match=says):
+        rewritten(tmp_path / "x.tocsin", **changes)
+
+
+@pytest.mark.parametrize("name", ["../up.tflite", "/etc/x.tflite", "run.py", "x.so"])
+def test_a_member_that_has_no_place_in_a_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "more.tocsin"
+    path.write_bytes(CONTENT)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(BundleError, match="no place"):
+        load_bundle(path)
+
+
+def test_a_compressed_member_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tocsin"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, b"0" * (60 << 20))
+    with pytest.raises(BundleError, match="compressed"):
+        load_bundle(path)
+
+
+def test_a_pickle_in_the_golden_vectors_is_refused(tmp_path: Path) -> None:
+    bundle = load_bundle(SMALL)
+    golden = Golden(np.array([{"a": 1}], object), bundle.golden.scores, "r")
+    with pytest.raises(BundleError, match=r"golden\.npz is damaged: .*pickle"):
+        write_bundle(tmp_path / "x.tocsin", *contents(bundle), golden, "card")
+
+
+def test_a_model_of_another_shape_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    bundle = load_bundle(SMALL)
+    golden = Golden(bundle.golden.windows[:, :16], bundle.golden.scores, bundle.golden.runtime)
+    raw, models = contents(bundle)
+    raw["window"] = {"length": 16, "hop": 1}
+    shorter = write_bundle(tmp_path / "x.tocsin", raw, models, golden, "card")
+    with pytest.raises(BundleError, match=r"maps \(1, 32, 2\)"):
+        shorter.scorer()
+
+
+def test_a_model_that_scores_otherwise_fails_the_self_test(tmp_path: Path) -> None:
+    bundle = load_bundle(SMALL)
+    golden = Golden(bundle.golden.windows, bundle.golden.scores * 1.001, bundle.golden.runtime)
+    test = write_bundle(tmp_path / "x.tocsin", *contents(bundle), golden, "card").self_test()
+    assert not test.passed and test.worst == pytest.approx(0.001, rel=0.01)
