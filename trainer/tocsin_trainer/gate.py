@@ -7,8 +7,9 @@ from tocsin_trainer.results import Gate
 
 MIN_AGREEMENT = 0.99
 MAX_AUC_CHANGE = 0.01
-MIN_CORRELATION = 0.98
-MAX_DISTORTION = 0.2
+MIN_CORRELATION = 0.95
+MAX_DISTORTION = 2.0
+FAR_OVER = 100.0  # times the limit: how far over, beyond this, makes no difference
 
 
 def gate(
@@ -45,8 +46,11 @@ def gate(
     auc_converted = roc_auc(converted_normal, converted_injected)
     distortion = 0.0
     if float_wide is not None and converted_wide is not None:
-        tiny = np.finfo(np.float32).tiny
-        distortion = float(np.percentile(np.abs(np.log((converted_wide + tiny) / (float_wide + tiny))), 90))
+        seen = [
+            np.log(np.clip(scores / limit, 1 / FAR_OVER, FAR_OVER))
+            for scores, limit in ((float_wide, threshold_float), (converted_wide, threshold_converted))
+        ]
+        distortion = float(np.percentile(np.abs(seen[1] - seen[0]), 90))
     checks = (
         (agreement >= MIN_AGREEMENT, f"{agreement:.1%} of decisions agree, expected {MIN_AGREEMENT:.0%}"),
         (

@@ -2,13 +2,13 @@
 
 | signal                | t2                          | pca, conv_ae, lstm_ae |
 |-----------------------|-----------------------------|-----------------------|
-| slow (process values) | level and unrest (mean_std) | the signal itself     |
+| slow (process values) | level_unrest                | the signal itself     |
 | vibration             | log_spectrum                | log_spectrum          |
 """
 
 import numpy as np
 
-from tocsin.core.preprocess import Limit, LogSpectrum, MeanStd, Preprocessor, Standardise, Step
+from tocsin.core.preprocess import LevelUnrest, Limit, LogSpectrum, Preprocessor, Soften, Standardise, Step
 from tocsin.records import Floats, Floats32
 from tocsin_trainer.dataset import VIBRATION_HZ
 
@@ -16,6 +16,7 @@ LIMIT = 1000.0  # scales: far outside of anything a model explains, yet its squa
 BANDS = 64
 CYCLE_PARTS = 12  # of a window in step with a cycle: the course of a cycle, coarsely
 SILENCE = 1e-6  # of the median power
+CALM = 0.01  # of the median variance: a still channel is calm, not minus infinity
 CHUNK = 256  # windows transformed at once
 
 
@@ -34,13 +35,14 @@ def feature_steps(family: str, windows: Floats, sample_rate_hz: float, in_step: 
         in_step: windows follow a machine's cycle, one after the other.
     """
     length = windows.shape[1]
+    variance = np.median(windows.var(axis=1), axis=0)
     if is_vibration(sample_rate_hz):
-        some = windows[:: max(1, len(windows) // 64)]
-        swing = some - some.mean(axis=1, keepdims=True)
-        power = float(np.median((swing**2).mean(axis=1)))
-        return (LogSpectrum(min(BANDS, length // 4), max(SILENCE * power, np.finfo(np.float64).tiny)),)
+        power = max(float(np.median(variance)), np.finfo(np.float64).tiny)
+        return (LogSpectrum(min(BANDS, length // 4), SILENCE * power),)
     if family == "t2":
-        return (MeanStd(max(1, min(CYCLE_PARTS, length // 4)) if in_step else 1),)
+        whole = windows.reshape(-1, windows.shape[2]).var(axis=0)
+        floor = CALM * np.where(variance > 0, variance, np.where(whole > 0, whole, 1.0))
+        return (LevelUnrest(max(1, min(CYCLE_PARTS, length // 4)) if in_step else 1, floor),)
     return ()
 
 
@@ -62,7 +64,7 @@ def fit_preprocessor(features: tuple[Step, ...], windows: Floats) -> Preprocesso
     scale = np.where(scale > 0, scale, values.std(axis=0))
     tiny = 1e-9 * np.maximum(np.abs(center), 1.0)
     scale = np.where(scale > tiny, scale, np.where(center != 0, np.abs(center) / 100, 1.0))
-    return Preprocessor((*features, Standardise(center, scale), Limit(LIMIT)))
+    return Preprocessor((*features, Standardise(center, scale), Soften() if features else Limit(LIMIT)))
 
 
 def prepared(preprocessor: Preprocessor, windows: Floats) -> Floats32:

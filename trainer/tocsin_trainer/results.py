@@ -62,7 +62,7 @@ class Gate:
         agreement: part of decisions that are equal, 0 to 1.
         auc_float: ROC-AUC on injected anomalies, float model.
         auc_converted: the same, converted model.
-        distortion: 90th percentile of |ln(converted / float)| of the scores of windows far outside of normal running.
+        distortion: 90th percentile of |ln(converted / float)| of the ratios of windows far outside of normal running.
         passed: all within their limits.
         reason: why not, or empty.
     """

@@ -42,6 +42,8 @@ MAX_TRAIN_WINDOWS = 8_000
 MAX_GATE_WINDOWS = 2_000
 OVERLAP = 32  # training windows start at least this part of a window apart: nearer ones are the same again
 VALIDATION = 0.15  # last part of the training windows: when to stop
+LITTLE_DISTORTION = 0.1  # no more headroom is tried from here on
+NETWORK_MARGIN = 0.1  # of separation, by which a network has to beat the best linear model
 CLOSE = 0.005  # separations this near count as equal: the cheaper model ships
 
 
@@ -208,12 +210,18 @@ def _build(
     exact = converter.convert(fitted, "float32")
     float_normal, float_injected, float_wide = _bare_scores(fitted, exact, preprocessor, parts, grid)
     limit_float = options.threshold.limit(float_normal).value
+    passed: list[tuple[Converted, Gate, Floats]] = []
     for rung in converter.ladder(fitted):
+        if passed and rung.precision != "int8":
+            break
         normal, injected, wide = _bare_scores(fitted, rung, preprocessor, parts, grid)
         limit = options.threshold.limit(normal).value
         found = gate(float_normal, normal, float_injected, injected, limit_float, limit, float_wide, wide)
         if found.passed:
-            break
+            passed.append((rung, found, normal))
+            if found.distortion <= LITTLE_DISTORTION:
+                break
+    rung, found, normal = min(passed, key=lambda each: each[1].distortion)
     rung = converter.with_batch(fitted, rung)
     return _Built(fitted, preprocessor, exact, rung, found, _typical(normal), _typical(float_normal))
 
@@ -318,17 +326,34 @@ def _latency_us(scorer: Scorer, window: Floats) -> float:
 
 
 def _choose(candidates: tuple[Candidate, ...]) -> tuple[Candidate, str]:
-    """The one that tells injected anomalies from normal windows best; among equals the fastest on the device."""
+    """The one that tells injected anomalies from normal windows best; among equals the fastest on the device.
+
+    What holds a network must win clearly over what is linear: injected anomalies flatter networks, and where machines
+    wander, the linear ones wander least.
+    """
     passed = [candidate for candidate in candidates if candidate.gate.passed]
     if not passed:
         reasons = "; ".join(f"{c.family}: {c.gate.reason}" for c in candidates)
         raise GateError(f"no candidate decides alike before and after conversion: {reasons}")
-    best = max(candidate.separation for candidate in passed)
-    close = [candidate for candidate in passed if candidate.separation >= best - CLOSE]
-    chosen = min(close, key=lambda candidate: candidate.latency_us)
     if len(candidates) == 1:
-        return chosen, "the only family asked for"
+        return passed[0], "the only family asked for"
+    linear = [c for c in passed if not any(FAMILIES[family].epochs for family in c.family.split("+"))]
+    best = max(passed, key=lambda candidate: candidate.separation)
+    if linear:
+        most = max(candidate.separation for candidate in linear)
+        if best.separation < most + NETWORK_MARGIN:
+            chosen = min(
+                (c for c in linear if c.separation >= most - CLOSE), key=lambda candidate: candidate.latency_us
+            )
+            why = f"of the linear ones it tells injected anomalies from normal windows best (ROC-AUC {chosen.separation:.4f})"
+            if best is not chosen:
+                why += (
+                    f"; {best.family} ({best.separation:.4f}) is not {NETWORK_MARGIN:g} better, as a network has to be"
+                )
+            return chosen, why
+    close = [candidate for candidate in passed if candidate.separation >= best.separation - CLOSE]
+    chosen = min(close, key=lambda candidate: candidate.latency_us)
     why = f"it tells injected anomalies from normal windows with ROC-AUC {chosen.separation:.4f}"
-    if chosen.separation < best:
-        why += f", within {CLOSE} of the best ({best:.4f}), and is the fastest of those"
+    if chosen is not best:
+        why += f", within {CLOSE} of the best ({best.separation:.4f}), and is the fastest of those"
     return chosen, why

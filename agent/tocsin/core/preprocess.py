@@ -1,9 +1,9 @@
 """Windows in engineering units → what a model sees, by named steps with frozen constants.
 
 ```
-(K, T, C) float64 ─ standardise ─ limit ───────────────────────────► (K, T, C) float32    the signal itself
-(K, T, C) float64 ─ mean_std ─────── standardise ─ limit ──────────► (K, 2·S, C)          its statistics
-(K, T, C) float64 ─ log_spectrum ─── standardise ─ limit ──────────► (K, B + 1, C)        its spectrum
+(K, T, C) float64 ──────────────── standardise ─ limit ──► (K, T, C) float32    the signal itself
+(K, T, C) float64 ─ level_unrest ─ standardise ─ soften ─► (K, 2·S, C)          its level and unrest
+(K, T, C) float64 ─ log_spectrum ─ standardise ─ soften ─► (K, B + 1, C)        its spectrum
 ```
 Rules: nothing here fits anything; the last axis stays the channels, so that a score can be split over them; a step
 whose meaning changes gets a new name; each step reads and writes the manifest's form `{"step": NAME, …constants}`.
@@ -116,18 +116,48 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class MeanStd:
-    """Mean and standard deviation of each of `segments` equal parts of the window: level and unrest.
+class Soften:
+    """Inverse hyperbolic sine: straight near 0, a logarithm far out, so that int8 holds the near and the far."""
+
+    name: ClassVar[str] = "soften"
+
+    def rows(self, length: int) -> int:
+        """As many as come in."""
+        return length
+
+    def transform(self, windows: Floats) -> Floats:
+        """(K, T, C)."""
+        return np.arcsinh(windows)
+
+    def inverse(self, windows: Floats) -> Floats:
+        """(K, T, C)."""
+        return np.sinh(windows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        return {"step": self.name}
+
+    @classmethod
+    def from_json(cls, form: dict[str, Any]) -> Self:
+        """From the manifest's form."""
+        return cls()
+
+
+@dataclass(frozen=True)
+class LevelUnrest:
+    """Level and unrest: mean, and logarithm of the standard deviation, of equal parts of the window.
 
     Attributes:
-        segments: S; rows at the window's start that do not fill a part are left out.
+        segments: S parts; rows at the window's start that do not fill a part are left out.
+        floor: (C,) added to the variance before its logarithm, in the square of the channel's unit, > 0.
     """
 
     segments: int
-    name: ClassVar[str] = "mean_std"
+    floor: Floats
+    name: ClassVar[str] = "level_unrest"
 
     def rows(self, length: int) -> int:
-        """2·S: the means, then the deviations."""
+        """2·S: the levels, then the unrests."""
         if length < 2 * self.segments:
             raise ValueError(f"{length} rows cannot be cut into {self.segments} parts of two or more")
         return 2 * self.segments
@@ -137,7 +167,7 @@ class MeanStd:
         part = windows.shape[1] // self.segments
         kept = windows[:, windows.shape[1] - part * self.segments :]
         parts = kept.reshape(len(windows), self.segments, part, windows.shape[2])
-        return np.concatenate([parts.mean(axis=2), parts.std(axis=2)], axis=1)
+        return np.concatenate([parts.mean(axis=2), 0.5 * np.log(parts.var(axis=2) + self.floor)], axis=1)
 
     def inverse(self, windows: Floats) -> None:
         """There is no way back."""
@@ -145,14 +175,15 @@ class MeanStd:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""
-        return {"step": self.name, "segments": self.segments}
+        return {"step": self.name, "segments": self.segments, "floor": self.floor.tolist()}
 
     @classmethod
     def from_json(cls, form: dict[str, Any]) -> Self:
         """From the manifest's form."""
-        if int(form["segments"]) < 1:
-            raise ValueError("expected one segment or more")
-        return cls(int(form["segments"]))
+        segments, floor = int(form["segments"]), np.asarray(form["floor"], np.float64)
+        if segments < 1 or floor.ndim != 1 or not (np.isfinite(floor) & (floor > 0)).all():
+            raise ValueError("expected one segment or more, and a floor above 0 for each channel")
+        return cls(segments, floor)
 
 
 @dataclass(frozen=True)
@@ -205,7 +236,7 @@ class LogSpectrum:
         return cls(bands, floor)
 
 
-STEPS: dict[str, type[Step]] = {step.name: step for step in (Standardise, Limit, MeanStd, LogSpectrum)}
+STEPS: dict[str, type[Step]] = {step.name: step for step in (Standardise, Limit, Soften, LevelUnrest, LogSpectrum)}
 
 
 @dataclass(frozen=True)
