@@ -8,7 +8,7 @@
 
 import numpy as np
 
-from tocsin.core.preprocess import LevelUnrest, Limit, LogSpectrum, Preprocessor, Soften, Standardise, Step
+from tocsin.core.preprocess import LevelUnrest, Limit, LogSpectrum, Preprocessor, Standardise, Step
 from tocsin.records import Floats, Floats32
 from tocsin_trainer.dataset import VIBRATION_HZ
 
@@ -64,7 +64,7 @@ def fit_preprocessor(features: tuple[Step, ...], windows: Floats) -> Preprocesso
     scale = np.where(scale > 0, scale, values.std(axis=0))
     tiny = 1e-9 * np.maximum(np.abs(center), 1.0)
     scale = np.where(scale > tiny, scale, np.where(center != 0, np.abs(center) / 100, 1.0))
-    return Preprocessor((*features, Standardise(center, scale), Soften() if features else Limit(LIMIT)))
+    return Preprocessor((*features, Standardise(center, scale), Limit(LIMIT)))
 
 
 def prepared(preprocessor: Preprocessor, windows: Floats) -> Floats32:

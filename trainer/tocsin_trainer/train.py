@@ -345,7 +345,7 @@ def _choose(candidates: tuple[Candidate, ...]) -> tuple[Candidate, str]:
             chosen = min(
                 (c for c in linear if c.separation >= most - CLOSE), key=lambda candidate: candidate.latency_us
             )
-            why = f"of the linear ones it tells injected anomalies from normal windows best (ROC-AUC {chosen.separation:.4f})"
+            why = f"the linear one that tells injected anomalies from normal windows best ({chosen.separation:.4f})"
             if best is not chosen:
                 why += (
                     f"; {best.family} ({best.separation:.4f}) is not {NETWORK_MARGIN:g} better, as a network has to be"

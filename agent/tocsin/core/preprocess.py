@@ -2,8 +2,8 @@
 
 ```
 (K, T, C) float64 ──────────────── standardise ─ limit ──► (K, T, C) float32    the signal itself
-(K, T, C) float64 ─ level_unrest ─ standardise ─ soften ─► (K, 2·S, C)          its level and unrest
-(K, T, C) float64 ─ log_spectrum ─ standardise ─ soften ─► (K, B + 1, C)        its spectrum
+(K, T, C) float64 ─ level_unrest ─ standardise ─ limit ──► (K, 2·S, C)          its level and unrest
+(K, T, C) float64 ─ log_spectrum ─ standardise ─ limit ──► (K, B + 1, C)        its spectrum
 ```
 Rules: nothing here fits anything; the last axis stays the channels, so that a score can be split over them; a step
 whose meaning changes gets a new name; each step reads and writes the manifest's form `{"step": NAME, …constants}`.
@@ -116,34 +116,6 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Soften:
-    """Inverse hyperbolic sine: straight near 0, a logarithm far out, so that int8 holds the near and the far."""
-
-    name: ClassVar[str] = "soften"
-
-    def rows(self, length: int) -> int:
-        """As many as come in."""
-        return length
-
-    def transform(self, windows: Floats) -> Floats:
-        """(K, T, C)."""
-        return np.arcsinh(windows)
-
-    def inverse(self, windows: Floats) -> Floats:
-        """(K, T, C)."""
-        return np.sinh(windows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest's form."""
-        return {"step": self.name}
-
-    @classmethod
-    def from_json(cls, form: dict[str, Any]) -> Self:
-        """From the manifest's form."""
-        return cls()
-
-
-@dataclass(frozen=True)
 class LevelUnrest:
     """Level and unrest: mean, and logarithm of the standard deviation, of equal parts of the window.
 
@@ -236,7 +208,7 @@ class LogSpectrum:
         return cls(bands, floor)
 
 
-STEPS: dict[str, type[Step]] = {step.name: step for step in (Standardise, Limit, Soften, LevelUnrest, LogSpectrum)}
+STEPS: dict[str, type[Step]] = {step.name: step for step in (Standardise, Limit, LevelUnrest, LogSpectrum)}
 
 
 @dataclass(frozen=True)
