@@ -235,7 +235,7 @@ def _follow(node: dict[str, Any], schema: dict[str, Any], value: Any) -> dict[st
             mapping = node["discriminator"]["mapping"]
             node = {"$ref": mapping[tag]} if tag in mapping else {"properties": mapping}  # which kinds there are
         elif "anyOf" in node:
-            node = next((option for option in node["anyOf"] if option.get("type") != "null"), {})
+            node = next((option for option in node["anyOf"] if "type" not in option), {})
         else:
             return node
 
