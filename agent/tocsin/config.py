@@ -41,7 +41,11 @@ def _channel(value: Any) -> Any:
 
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]
-Seconds = Annotated[float, BeforeValidator(_duration), Field(description="seconds, or 500ms, 10s, 5min, 1h, 1d")]
+Seconds = Annotated[
+    float,
+    BeforeValidator(_duration, json_schema_input_type=float | str),
+    Field(description="seconds, or 500ms, 10s, 5min, 1h, 1d"),
+]
 
 
 class Settings(BaseModel):
@@ -90,7 +94,8 @@ class ChannelSettings(Settings):
         return Channel(self.name, self.unit)
 
 
-Channels = Annotated[tuple[Annotated[ChannelSettings, BeforeValidator(_channel)], ...], Field(min_length=1)]
+AnyChannel = Annotated[ChannelSettings, BeforeValidator(_channel, json_schema_input_type=ChannelSettings | str)]
+Channels = Annotated[tuple[AnyChannel, ...], Field(min_length=1)]
 
 
 class ReplaySettings(Settings):

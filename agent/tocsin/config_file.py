@@ -102,6 +102,8 @@ def _build(
         for key_node, value_node in node.value:
             key = key_node.value
             where = f"{path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{where}: expected a word for a key, as in `host: localhost`")
             if key in mapping:
                 raise ConfigError(f"{where}: {_dotted((*at, key))} is given twice")
             places[*at, key] = where
@@ -179,7 +181,8 @@ def _explain(errors: list[ErrorDetails], document: _Document, path: Path, kind: 
         case "missing":
             text = f"{_dotted(keys)} is missing"
         case "union_tag_not_found":
-            text = f"{_dotted(keys)}.type is missing: expected one of {first['ctx']['expected_tags']}"
+            kinds = _known_keys(keys, document.value, kind)
+            text = f"{_dotted(keys)}.type is missing: expected one of {', '.join(kinds)}"
         case "union_tag_invalid":
             text = f"{_dotted(keys)}.type: expected one of {first['ctx']['expected_tags']}, got {first['ctx']['tag']!r}"
         case _:
@@ -230,9 +233,9 @@ def _follow(node: dict[str, Any], schema: dict[str, Any], value: Any) -> dict[st
         elif "discriminator" in node:
             tag = value.get("type") if isinstance(value, dict) else None
             mapping = node["discriminator"]["mapping"]
-            node = {"$ref": mapping[tag]} if tag in mapping else {}
+            node = {"$ref": mapping[tag]} if tag in mapping else {"properties": mapping}  # which kinds there are
         elif "anyOf" in node:
-            node = next((option for option in node["anyOf"] if option.get("type") != "null"), {})
+            node = next((option for option in node["anyOf"] if "type" not in option), {})
         else:
             return node
 

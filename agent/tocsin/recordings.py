@@ -401,8 +401,8 @@ def _find_values(
     taken: tuple[int | None, int | None],
     decimal_comma: bool,
 ) -> tuple[tuple[int, ...], tuple[Channel, ...]]:
+    keys = _keys(names)
     if channels is not None:
-        keys = [channel_key(name) for name, _ in names]
         missing = [channel.name for channel in channels if channel.name not in keys]
         if missing:
             raise DataError(
@@ -419,13 +419,18 @@ def _find_values(
         raise DataError(
             f"{path}: no value column beside the time among {_listed(names)}: is the separator right (--separator)?"
         )
-    found: list[Channel] = []
-    for i in picked:
-        key = channel_key(names[i][0])
-        while any(channel.name == key for channel in found):
+    return tuple(picked), tuple(Channel(keys[i], names[i][1]) for i in picked)
+
+
+def _keys(names: list[tuple[str, str]]) -> list[str]:
+    """A key of its own for each column: a name that comes again gets `_2`."""
+    keys: list[str] = []
+    for name, _ in names:
+        key = channel_key(name)
+        while key in keys:
             key += "_2"
-        found.append(Channel(key, names[i][1]))
-    return tuple(picked), tuple(found)
+        keys.append(key)
+    return keys
 
 
 def _position(path: Path, names: list[tuple[str, str]], wanted: str, flag: str) -> int:

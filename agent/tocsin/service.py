@@ -6,11 +6,14 @@ stop    workers ─► alarm desk ─► publisher ─► outbox                
 ```
 """
 
+import fcntl
 import logging
+import os
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
@@ -38,7 +41,7 @@ class Agent:
     Raises:
         BundleError: not one asset's bundle can be used.
         ConfigError: a certificate or password file is missing.
-        TocsinError: the state folder cannot be used.
+        TocsinError: the state folder cannot be used, or another agent uses it.
     """
 
     def __init__(self, settings: AgentSettings) -> None:
@@ -46,6 +49,7 @@ class Agent:
         self._begin_s = time.monotonic()
         self._cpu = system.CpuShare()
         bundles = _load_bundles(settings.assets)
+        self._claim = _claim(settings.state_dir)
         self._outbox = _open_outbox(settings.state_dir)
         try:
             info = _info(settings, bundles)
@@ -77,6 +81,7 @@ class Agent:
         self.desk.stop()
         self.publisher.stop()
         self._outbox.close()
+        self._claim.close()
 
     def played_out(self) -> bool:
         """Every recording has ended and all is delivered, but for what no one has subscribed to."""
@@ -140,9 +145,30 @@ def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]
     return bundles
 
 
-def _open_outbox(folder: Path) -> Outbox:
+def _claim(folder: Path) -> IO[str]:
+    """Keeps every other agent out of the folder until it is closed, or this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = (folder / "agent.lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise TocsinError(f"state_dir {folder} cannot be used: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.seek(0)
+        owner = handle.readline(20).strip()
+        handle.close()
+        raise TocsinError(
+            f"state_dir {folder} is in use by another agent (process {owner}): stop that, or give this one its own"
+        ) from error
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    return handle
+
+
+def _open_outbox(folder: Path) -> Outbox:
+    try:
         return Outbox(folder / "outbox.db")
     except OSError as error:
         raise TocsinError(f"state_dir {folder} cannot be used: {error}") from error

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tocsin.config_file import read_settings
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
-from tocsin_trainer.dataset import load
+from tocsin_trainer.dataset import choose_window, load, split
 from tocsin_trainer.options import FAMILIES, TrainOptions
 
 
@@ -124,7 +125,8 @@ def train(
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
     """
     options = _options((*data, *more), out, config, flags)
-    load(options.data, options.table, repair=options.repair)  # a mistake is told before anything heavy is loaded
+    _check_data(options)
+    _make_folder(out)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # tensorflow speaks at length of processors it does not need
     try:
         from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
@@ -141,6 +143,22 @@ def train(
         click.echo(trained.metrics.read_text(), nl=False)
         return
     print_summary(trained)
+
+
+def _check_data(options: TrainOptions) -> None:
+    """Reads the recordings once before anything heavy is loaded: what ails them is told at once."""
+    recorded = load(options.data, options.table, repair=options.repair)
+    length, hop, _ = choose_window(recorded, options.window, options.hop)
+    split(recorded, length, hop)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise TocsinError(f"--out {out}: cannot be written to: {error.strerror or error}") from error
 
 
 def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict[str, Any]) -> TrainOptions:

@@ -120,14 +120,11 @@ def load(
         if [c.name for c in table.channels] != [c.name for c in channels]:
             table = open_table(path, options, channels)
         samples, stamps, lines, label = _read(table)
-        if len(samples) < MIN_ROWS and not repair:
-            plural = "s" * (len(samples) != 1)
-            raise DataError(f"{path}: only {len(samples)} row{plural}: a model needs {MIN_ROWS} at the very least")
+        if not repair:
+            _stop_at_damage(path, samples, stamps, lines, channels)
         if sample_rate_hz is None:
             sample_rate_hz, choice = _rate(path, table, samples.time_s)
             choices.append(choice)
-        if not repair:
-            _stop_at_damage(path, samples, stamps, lines, channels, sample_rate_hz)
         resampler = Resampler(sample_rate_hz, len(channels), MAX_GAP_ROWS / sample_rate_hz)
         found = [Stretch(r, None if label is None else label[r.sample], index) for r in resampler.push(samples)]
         stretches += found
@@ -163,10 +160,13 @@ def _rate(path: Path, table: Table, time_s: Floats) -> tuple[float, Choice]:
 
 
 def _stop_at_damage(
-    path: Path, samples: SampleBlock, stamps: list[str], lines: list[int], channels: tuple[Channel, ...], rate: float
+    path: Path, samples: SampleBlock, stamps: list[str], lines: list[int], channels: tuple[Channel, ...]
 ) -> None:
     """Raises DataError at the first thing that would spoil a model."""
     mend = "or let --repair"
+    if len(samples) < MIN_ROWS:
+        plural = "s" * (len(samples) != 1)
+        raise DataError(f"{path}: only {len(samples)} row{plural}: a model needs {MIN_ROWS} at the very least")
     step = np.diff(samples.time_s)
     if (step < 0).any():
         i = int(np.argmax(step < 0)) + 1

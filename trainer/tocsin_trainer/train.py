@@ -102,7 +102,7 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
     begin = time.perf_counter()
     created = datetime.now(UTC)
     progress("load", 0, 1, "")
-    data = ds.load(options.data, options.table, repair=options.repair)
+    data = ds.without_labels(ds.load(options.data, options.table, repair=options.repair))  # all of it is normal running
     length, hop, choices = ds.choose_window(data, options.window, options.hop)
     split = ds.split(data, length, hop)
     labelled = _load_test(options, data)

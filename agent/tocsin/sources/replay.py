@@ -28,14 +28,14 @@ class ReplaySource:
     ) -> None:
         self._files, self._options, self._speed, self._wanted = files, options, speed, channels
         self.channels: tuple[Channel, ...] = channels or ()
-        self.ended = False
+        self.ended = self._opened = False
         self._blocks: Iterator[SampleBlock] = iter(())
         self._rest: SampleBlock | None = None
         self._started: tuple[float, float] | None = None
 
     def open(self) -> None:
         """Looks at the files; playing goes on from where it stopped."""
-        if self._started is not None:
+        if self._opened:
             return
         try:
             tables = [open_table(path, self._options, self._wanted) for path in self._files]
@@ -43,6 +43,7 @@ class ReplaySource:
             raise SourceError(str(error)) from error
         self.channels = tables[0].channels
         self._blocks = (part.block for table in tables for part in read_table(table))
+        self._opened = True
 
     def read(self, timeout_s: float) -> SampleBlock:
         """The samples whose time has come."""

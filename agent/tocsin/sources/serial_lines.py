@@ -34,21 +34,21 @@ class LineParser:
 
     def feed(self, data: bytes) -> Floats:
         """(n, C) the rows that these bytes complete."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            self._rest, self._synced = b"", False
-            self.bad_lines += 1
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: LONGEST_LINE + 1]  # what is longer is no sample, however it ends
         rows = []
         for line in lines:
             row = self._row(line)
             if row is not None:
                 rows.append(row)
-            elif self._synced and line.strip():
+            elif self._synced and (line.strip() or len(line) > LONGEST_LINE):
                 self.bad_lines += 1
             self._synced = True  # the first line may have begun before we listened
         return np.asarray(rows, np.float64).reshape(-1, self.channels)
 
     def _row(self, line: bytes) -> list[float] | None:
+        if len(line) > LONGEST_LINE or b"_" in line:  # Python would read 1_0 as ten
+            return None
         try:
             cells = line.decode("ascii").translate(SEPARATORS).split()
             return [float(cell) for cell in cells] if len(cells) == self.channels else None

@@ -1,0 +1,198 @@
+"""The agent's settings: where they come from, and how a mistake is told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tocsin.alarms.detector import AlarmRule
+from tocsin.config import AgentSettings
+from tocsin.config_file import SAMPLE, load_settings
+from tocsin.errors import ConfigError
+
+MINIMAL = """\
+version: 1
+mqtt: {host: file}
+assets:
+  - id: pump-1
+    bundle: pump.tocsin
+    source: {type: replay, files: [a.csv]}
+"""
+
+
+def written(folder: Path, text: str, name: str = "tocsin.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def load(folder: Path, text: str, environment: dict[str, str] | None = None) -> AgentSettings:
+    return load_settings(written(folder, text), environment or {})
+
+
+def test_the_environment_wins_over_conf_d_and_that_over_the_file(tmp_path: Path) -> None:
+    written(tmp_path, "mqtt: {port: 1}\n", "conf.d/10.yaml")
+    written(tmp_path, "mqtt: {port: 2, keepalive_s: 20}\n", "conf.d/20.yaml")
+    text = MINIMAL.replace("host: file", "host: file, port: 9, keepalive_s: 30, username: anna")
+    mqtt = load(tmp_path, text).mqtt
+    assert (mqtt.host, mqtt.port, mqtt.keepalive_s, mqtt.username) == ("file", 2, 20, "anna")
+    mqtt = load(tmp_path, text, {"TOCSIN__MQTT__HOST": "env", "TOCSIN__MQTT__KEEPALIVE_S": "40"}).mqtt
+    assert (mqtt.host, mqtt.port, mqtt.keepalive_s, mqtt.username) == ("env", 2, 40, "anna")
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL.replace("mqtt: {host: file}\n", ""))
+    assert (settings.mqtt.host, settings.mqtt.prefix, settings.mqtt.scores) == ("localhost", "tocsin", True)
+    assert re.fullmatch(r"[a-z0-9-]+", settings.device)
+
+
+def test_variables_in_values_are_replaced_and_may_have_a_default(tmp_path: Path) -> None:
+    given = 'mqtt:\n  host: ${HOST}\n  port: ${PORT:-1884}\n  username: "u${NOTHING:-}"\n'
+    text = MINIMAL.replace("mqtt: {host: file}\n", given)
+    mqtt = load(tmp_path, text, {"HOST": "broker.local"}).mqtt
+    assert (mqtt.host, mqtt.port, mqtt.username) == ("broker.local", 1884, "u")
+    assert load(tmp_path, text, {"HOST": "x", "PORT": "7"}).mqtt.port == 7
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tocsin\.yaml:2:\d+: the environment has no HOST"):
+        load(tmp_path, MINIMAL.replace("host: file", 'host: "${HOST}"'))
+
+
+def test_a_quoted_value_stays_text(tmp_path: Path) -> None:
+    text = MINIMAL.replace("host: file", 'host: file, username: "${N:-0123}"')
+    assert load(tmp_path, text).mqtt.username == "0123"
+
+
+def test_a_relative_path_starts_at_the_file_it_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    settings = load(tmp_path, MINIMAL + "state_dir: state\n")
+    assert settings.assets[0].bundle == tmp_path / "pump.tocsin"
+    assert settings.assets[0].source.files == (tmp_path / "a.csv",)
+    assert settings.state_dir == tmp_path / "state"
+    relative = load_settings(Path(tmp_path.name) / "tocsin.yaml", {})
+    assert relative.assets[0].bundle == tmp_path / "pump.tocsin"
+    absolute = load(tmp_path, MINIMAL.replace("pump.tocsin", "/srv/pump.tocsin"))
+    assert absolute.assets[0].bundle == Path("/srv/pump.tocsin")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("host: file", "hots: file", r"yaml:2:8: mqtt.hots is not a key: did you mean 'host'\?"),
+        ("    bundle", "    bundel", r"yaml:5:5: assets\[0\].bundel is not a key: did you mean 'bundle'\? .*1 more"),
+        ("files: [a.csv]", "file: [a.csv]", r"assets\[0\].source.file is not a key: did you mean 'files'"),
+        ("type: replay", "type: reply", r"source.type: expected one of .*'replay'.*, got 'reply'"),
+        ("type: replay, ", "", r"source.type is missing: expected one of replay, serial, synthetic"),
+        ("version: 1", "version: 2", r"yaml:1:1: version: .*1.*, got 2"),
+        ("    bundle: pump.tocsin\n", "", r"assets\[0\].bundle is missing"),
+        ("host: file", "host: file, port: 70000", r"mqtt.port: .*65535, got 70000"),
+        ("host: file", "host: file, port: x", r"mqtt.port: .*integer.*, got 'x'"),
+        ("host: file", "host: file, health_interval_s: soon", r"mqtt.health_interval_s: expected seconds.*got 'soon'"),
+        ("host: file", "host: file, prefix: a/#", r"mqtt.prefix: .*got 'a/#'"),
+        ("id: pump-1", "id: Pump 1", r"assets\[0\].id: .*got 'Pump 1'"),
+        ("files: [a.csv]", "files: [a.csv], speed: -1", r"source.speed: .*got -1"),
+        ("version: 1", "version: 1\nversion: 1", r"yaml:2:1: version is given twice"),
+        ("version: 1", "version: 1\nmqtt: {host: a, host: b}", r"yaml:2:17: mqtt.host is given twice"),
+        ("host: file", "host: [a", r"yaml:\d+:\d+: not valid YAML"),
+        (
+            "{type: replay, files: [a.csv]}",
+            "{type: serial, port: x, rate_hz: 1, channels: [{nmae: a}]}",
+            r"channels\[0\].nmae is not a key: did you mean 'name'",
+        ),
+        ("files: [a.csv]", "files: []", r"source.files: .*at least 1"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_is_expected(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, MINIMAL.replace(old, new))
+
+
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"environment variable TOCSIN__MQTT__PORT: mqtt.port: .*got 'x'"):
+        load(tmp_path, MINIMAL, {"TOCSIN__MQTT__PORT": "x"})
+
+
+def test_a_mistake_in_conf_d_names_that_file(tmp_path: Path) -> None:
+    written(tmp_path, "mqtt:\n  prot: 1\n", "conf.d/10.yaml")
+    with pytest.raises(ConfigError, match=r"10\.yaml:2:3: mqtt.prot is not a key: did you mean 'port'"):
+        load(tmp_path, MINIMAL)
+
+
+def test_two_assets_of_one_id_are_refused(tmp_path: Path) -> None:
+    again = MINIMAL + MINIMAL[MINIMAL.index("  - id") :]
+    with pytest.raises(ConfigError, match="the id 'pump-1' is given twice"):
+        load(tmp_path, again)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"# nothing\n", "empty"),
+        (b"- 1\n", "expected keys and values"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a" * (1 << 20) + b"a", "larger"),
+        (b"[" * 5000, "not valid YAML"),
+        (b"a: &a [*a]\n", "yaml"),
+        (b"a: !!python/object/apply:os.system [id]\n", "yaml"),
+        (b"a: 2026-03-09\n? [x]\n: 1\n", "word for a key"),
+        (b"a: {<<: {b: 1}}\n", "yaml"),
+        (b"a: \x00\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "tocsin.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        load_settings(path, {})
+
+
+def test_the_sample_loads_as_it_is_and_with_every_default_written_out(tmp_path: Path) -> None:
+    plain = load(tmp_path, SAMPLE)
+    whole = load(tmp_path, re.sub(r"^( *)# (?=\S| )", r"\1", SAMPLE, flags=re.MULTILINE))
+    assert whole.mqtt.tls is not None and whole.assets[0].alarm.on_n == 3
+    for key in ("prefix", "protocol", "keepalive_s", "scores", "health_interval_s"):
+        assert getattr(whole.mqtt, key) == getattr(plain.mqtt, key), key
+    assert whole.assets[0].severity == plain.assets[0].severity
+    assert whole.assets[0].source == plain.assets[0].source
+
+
+def test_the_sample_names_every_setting_of_agent_and_broker() -> None:
+    schema = AgentSettings.model_json_schema()
+    named = set(re.findall(r"^[ #-]*([a-z_]+):", SAMPLE, re.MULTILINE))
+    for kind in ("MqttSettings", "TlsSettings", "AssetSettings", "AlarmSettings"):
+        assert set(schema["$defs"][kind]["properties"]) <= named, kind
+    assert set(schema["properties"]) <= named
+
+
+def test_settings_hold_no_password(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    settings = load(tmp_path, MINIMAL.replace("host: file", "host: file, password_file: secret"))
+    assert "hunter2" not in settings.model_dump_json()
+    with pytest.raises(ConfigError, match=r"mqtt\.password is not a key: did you mean 'password_file'"):
+        load(tmp_path, MINIMAL.replace("host: file", "host: file, password: hunter2"))
+
+
+def test_a_password_given_by_mistake_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        load(tmp_path, MINIMAL.replace("host: file", "host: file, password: hunter2"))
+    assert "hunter2" not in str(told.value)
+    with pytest.raises(ConfigError) as told:
+        load(tmp_path, MINIMAL, {"TOCSIN__MQTT__PASSWORD": "hunter2"})
+    assert "hunter2" not in str(told.value)
+
+
+def test_durations_have_units(tmp_path: Path) -> None:
+    for text, seconds in (("90", 90), ("90s", 90), ("1.5min", 90), ("2h", 7200), ("1500ms", 1.5)):
+        assert (
+            load(tmp_path, MINIMAL.replace("host: file", f"health_interval_s: {text}")).mqtt.health_interval_s
+            == seconds
+        )
+
+
+def test_the_alarm_rule_is_the_bundles_with_changes(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL + "    alarm: {on_n: 2}\n")
+    assert settings.assets[0].alarm.rule(AlarmRule(4, 6, 7, 0.5)) == AlarmRule(2, 6, 7, 0.5)

@@ -1,0 +1,267 @@
+"""The agent as a process: `tocsin run` with a real broker, and what becomes of alarms when things break."""
+
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DATA = Path(__file__).parent.parent / "data"
+FAULTS = 3  # in faults.csv
+COMMAND = (sys.executable, "-m", "tocsin.cli.main", "run", "-c")
+
+
+class Agents:
+    """Starts `tocsin run` in a folder; ends what is left at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outbox = folder / "state/outbox.db"
+        self._made: list[subprocess.Popen[str]] = []
+
+    def configure(self, port: int, *assets: dict[str, Any], name: str = "tocsin.yaml", **others: Any) -> Path:
+        document = {
+            "version": 1,
+            "device": "edge-1",
+            "state_dir": "state",
+            "mqtt": {"host": "127.0.0.1", "port": port, "health_interval_s": 1},
+            "assets": list(assets),
+            **others,
+        }
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def start(self, config: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen([*COMMAND, str(config)], stderr=subprocess.PIPE, text=True, cwd=self.folder)
+        self._made.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._made:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Agents]:
+    agents = Agents(tmp_path)
+    yield agents
+    agents.end()
+
+
+def asset(name: str = "pump-1", speed: float = 0, **others: Any) -> dict[str, Any]:
+    source = {"type": "replay", "files": [str(DATA / "faults.csv")], "speed": speed}
+    return {"id": name, "bundle": str(DATA / "small.tocsin"), "source": source, **others}
+
+
+def endless(name: str = "pump-2") -> dict[str, Any]:
+    """An asset that never ends; nothing it says matters."""
+    return asset(name, speed=0.1)
+
+
+def events(consumer: Any) -> list[dict[str, Any]]:
+    return [json.loads(message.payload) for message in consumer.on("event/alarm")]
+
+
+def occurrences(found: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(event["after"]["id"], event["type"]) for event in found}
+
+
+def committed(outbox: Path) -> list[dict[str, Any]]:
+    """Alarm events that wait on the disk."""
+    with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True) as db:
+        return [json.loads(row[0]) for row in db.execute("SELECT payload FROM outbox WHERE topic = 'event/alarm'")]
+
+
+def rows(outbox: Path) -> int:
+    try:
+        return len(committed(outbox))
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+def statuses(consumer: Any) -> list[str]:
+    return [message.payload.decode() for message in consumer.on("status")]
+
+
+def healths(consumer: Any) -> list[dict[str, Any]]:
+    return [json.loads(message.payload) for message in consumer.on("health")]
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 10.0) -> str:
+    """Waits for a clean end; gives what was said."""
+    _, said = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.broker
+def test_a_recording_is_played_its_alarms_delivered_and_the_agent_ends(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    finish(agents.start(agents.configure(broker.port, asset())), 20)
+    until(lambda: statuses(consumer) == ["online", "stopped"])
+    found = events(consumer)
+    assert [event["type"] for event in found] == ["new", "end"] * FAULTS
+    assert [event["seq"] for event in found] == sorted(event["seq"] for event in found)
+    assert found[0]["after"]["raised"] == "2026-03-09T08:02:32.000Z"
+    assert [event["after"]["contributions"][0]["channel"] for event in found[::2]] == ["pressure", "flow", "pressure"]
+    info = json.loads(consumer.on("info")[0].payload)
+    assert info["assets"][0]["channels"] == ["pressure", "flow"]
+
+
+@pytest.mark.broker
+def test_no_committed_alarm_is_lost_when_broker_and_agent_are_killed(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.extra = ["autosave_interval 1"]
+    broker.start()
+    consumer = consume(broker.port)
+    config = agents.configure(broker.port, asset(speed=150))
+    process = agents.start(config)
+    until(lambda: len(events(consumer)) >= 1)
+    broker.kill()
+    until(lambda: rows(agents.outbox) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    waiting = committed(agents.outbox)
+    heard_before = occurrences(events(consumer))
+    assert not occurrences(waiting) <= heard_before
+    broker.start()
+    again = agents.start(agents.configure(broker.port, endless()))  # pump-1's alarms wait in the same outbox
+    until(lambda: occurrences(waiting) <= occurrences(events(consumer)), 20)
+    replayed = [event for event in events(consumer) if (event["after"]["id"], event["type"]) not in heard_before]
+    assert all(
+        event["replayed"] for event in replayed if event["after"]["asset"] == "pump-1" and event["type"] == "new"
+    )
+    again.terminate()
+    finish(again)
+
+
+@pytest.mark.broker
+def test_sigterm_ends_the_agent_cleanly_and_it_says_so(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    process = agents.start(agents.configure(broker.port, endless()))
+    until(lambda: statuses(consumer) == ["online"])
+    process.terminate()
+    finish(process)
+    until(lambda: statuses(consumer) == ["online", "stopped"])
+
+
+def test_sigterm_ends_the_agent_within_ten_seconds_without_a_broker(
+    agents: Agents, unused_port: int, until: Callable[..., None]
+) -> None:
+    process = agents.start(agents.configure(unused_port, asset()))
+    until(lambda: rows(agents.outbox) == 2 * FAULTS)
+    process.terminate()
+    begin = time.monotonic()
+    assert "not connected" in finish(process)
+    assert time.monotonic() - begin < 8
+    assert [event["type"] for event in committed(agents.outbox)] == ["new", "end"] * FAULTS
+
+
+def test_a_second_sigterm_and_a_ctrl_c_while_it_stops_do_no_harm(
+    agents: Agents, unused_port: int, until: Callable[..., None]
+) -> None:
+    process = agents.start(agents.configure(unused_port, asset()))
+    until(lambda: rows(agents.outbox) == 2 * FAULTS)
+    for _ in range(3):
+        process.terminate()
+    finish(process)
+
+
+def test_a_broker_that_hangs_does_not_keep_the_agent_from_stopping(agents: Agents, until: Callable[..., None]) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        process = agents.start(agents.configure(deaf.getsockname()[1], asset()))
+        until(lambda: rows(agents.outbox) == 2 * FAULTS)
+        process.terminate()
+        finish(process, 20)
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("fault", ["damaged_bundle", "no_serial_port", "recording_that_is_not_there"])
+def test_one_failing_asset_leaves_the_others_alone_and_is_named_in_health(
+    fault: str, agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    damaged = agents.folder / "damaged.tocsin"
+    damaged.write_bytes((DATA / "small.tocsin").read_bytes()[:5000])
+    serial = {"type": "serial", "port": "/dev/ttyNONE", "rate_hz": 1, "channels": ["pressure", "flow"]}
+    failing, says = {
+        "damaged_bundle": ({"bundle": str(damaged)}, "damaged.tocsin"),
+        "no_serial_port": ({"source": serial}, "/dev/ttyNONE"),
+        "recording_that_is_not_there": ({"source": {"type": "replay", "files": ["no.csv"]}}, "no.csv"),
+    }[fault]
+    broker.start()
+    consumer = consume(broker.port)
+    config = agents.configure(broker.port, asset(speed=1000), {**asset("pump-9"), **failing})
+    process = agents.start(config)
+    until(lambda: len(events(consumer)) == 2 * FAULTS)
+    assert {event["after"]["asset"] for event in events(consumer)} == {"pump-1"}
+    until(lambda: any(health["status"] == "degraded" for health in healths(consumer)))
+    told = next(health for health in healths(consumer) if health["status"] == "degraded")
+    assert says in told["sources"]["pump-9"]["last_error"]
+    assert told["sources"]["pump-9"]["errors_total"] > 0
+    assert told["sources"]["pump-1"]["last_error"] is None
+    process.terminate()
+    assert says in finish(process)
+
+
+@pytest.mark.broker
+def test_an_asset_whose_source_comes_back_is_well_again(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    late = agents.folder / "late.csv"
+    process = agents.start(
+        agents.configure(broker.port, asset(source={"type": "replay", "files": [str(late)], "speed": 0}))
+    )
+    until(lambda: any(health["status"] == "failing" for health in healths(consumer)))
+    (agents.folder / "whole.csv").write_bytes((DATA / "faults.csv").read_bytes())
+    (agents.folder / "whole.csv").rename(late)
+    finish(process, 30)
+    until(lambda: len(events(consumer)) == 2 * FAULTS)
+
+
+def test_the_agent_ends_at_once_when_no_bundle_can_be_used(agents: Agents, unused_port: int) -> None:
+    config = agents.configure(unused_port, {**asset(), "bundle": "none.tocsin"})
+    process = agents.start(config)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 7
+    assert said.splitlines()[-1].startswith("tocsin: error: ") and "none.tocsin" in said
+
+
+def test_a_second_agent_on_the_same_state_folder_is_refused(
+    agents: Agents, unused_port: int, until: Callable[..., None]
+) -> None:
+    config = agents.configure(unused_port, endless())
+    first = agents.start(config)
+    until(lambda: rows(agents.outbox) == 0 and agents.outbox.exists())
+    second = agents.start(config)
+    _, said = second.communicate(timeout=20)
+    assert second.returncode == 1
+    assert said.splitlines() == [said.strip()] and said.startswith("tocsin: error: ")
+    assert "state" in said and "another agent" in said and str(first.pid) in said
+    first.terminate()
+    finish(first)
+    third = agents.start(config)
+    until(lambda: (agents.folder / "state/agent.lock").read_text() == f"{third.pid}\n")
+    third.terminate()
+    finish(third)

@@ -1,0 +1,278 @@
+"""What holds of every source."""
+
+import itertools
+import os
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tocsin.config import ReplaySettings, SerialSettings, SyntheticSettings
+from tocsin.errors import SourceError
+from tocsin.records import Channel, SampleBlock
+from tocsin.sources import Source, make_source
+from tocsin.sources.synthetic import SyntheticSource
+
+CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"))
+NAMES = ["pressure [bar]", "flow [l/min]"]
+SENT = np.round(np.random.default_rng(0).normal(5, 2, (50, 2)), 3)
+
+
+class Wire:
+    """The two ends of a serial line: `port` is a device file, what is written to `far` comes out there."""
+
+    def __init__(self, link: Path) -> None:
+        self.port = link
+        self.far: int | None = None
+        self.plug()
+
+    def plug(self) -> None:
+        self.far, near = os.openpty()
+        tty.setraw(near)
+        self.port.unlink(missing_ok=True)
+        self.port.symlink_to(os.ttyname(near))
+        self._near: int | None = near
+
+    def send(self, data: bytes) -> None:
+        assert self.far is not None
+        while data:
+            data = data[os.write(self.far, data) :]
+
+    def unplug(self) -> None:
+        for end in (self.far, self._near):
+            if end is not None:
+                os.close(end)
+        self.far = self._near = None
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Wire]:
+    wire = Wire(tmp_path / "ttyTEST")
+    yield wire
+    wire.unplug()
+
+
+def lines(values: np.ndarray) -> bytes:
+    return b"".join(b"%.3f,%.3f\r\n" % tuple(row) for row in values)
+
+
+def a_serial(wire: Wire) -> Source:
+    settings = SerialSettings(type="serial", port=str(wire.port), channels=NAMES, rate_hz=1000)
+    return make_source(settings, CHANNELS)
+
+
+@pytest.fixture(params=["replay", "replay_in_real_time", "synthetic", "synthetic_in_real_time", "serial"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, wire: Wire) -> Iterator[Source]:
+    """A source that has something to give soon; not opened."""
+    fast = not request.param.endswith("time")
+    if request.param == "serial":
+        made, stop = a_serial(wire), threading.Event()
+        sending = threading.Thread(target=send_again_and_again, args=(wire, stop))
+        sending.start()
+        yield made
+        stop.set()
+        sending.join()
+        made.close()
+    elif request.param.startswith("synthetic"):
+        made_up = {"type": "synthetic", "channels": NAMES, "rate_hz": 100, "duration_s": 5, "speed": 0 if fast else 10}
+        yield make_source(SyntheticSettings.model_validate(made_up), CHANNELS)
+    else:
+        table = tmp_path / "data.csv"
+        rows = (f"{1_773_043_200 + n},{p:.3f},{f:.3f}\n" for n, (p, f) in enumerate(SENT))
+        table.write_text("time,pressure [bar],flow [l/min]\n" + "".join(rows))
+        yield make_source(ReplaySettings(type="replay", files=[table], speed=0 if fast else 200), CHANNELS)
+
+
+def send_again_and_again(wire: Wire, stop: threading.Event) -> None:
+    """A node that was talking before the port was opened; nobody may be listening."""
+    assert wire.far is not None
+    os.set_blocking(wire.far, False)
+    for row in itertools.cycle(SENT):
+        if stop.wait(0.002):
+            return
+        with suppress(BlockingIOError):
+            os.write(wire.far, lines(row[None]))
+
+
+def read_until(source: Source, rows: int) -> SampleBlock:
+    """At least so many samples, or all that the source has."""
+    blocks: list[SampleBlock] = []
+    for _ in range(400):
+        blocks.append(source.read(0.05))
+        if source.ended or sum(map(len, blocks)) >= rows:
+            break
+    return SampleBlock(np.concatenate([b.time_s for b in blocks]), np.concatenate([b.values for b in blocks]))
+
+
+def test_samples_have_a_column_a_channel_and_times_that_ascend(source: Source) -> None:
+    source.open()
+    block = read_until(source, 50)
+    source.close()
+    assert source.channels == CHANNELS
+    assert len(block) >= 50 and block.values.shape == (len(block), 2)
+    assert (block.time_s.dtype, block.values.dtype) == (np.float64, np.float64)
+    assert (np.diff(block.time_s) > 0).all()
+    assert np.isfinite(block.values).all()
+
+
+def test_to_close_twice_or_before_it_was_opened_is_fine(source: Source) -> None:
+    source.close()
+    source.open()
+    source.read(0.01)
+    source.close()
+    source.close()
+
+
+def test_it_goes_on_after_it_was_closed_and_opened_again(source: Source) -> None:
+    source.open()
+    before = read_until(source, 1)
+    source.close()
+    source.open()
+    after = read_until(source, 1)
+    source.close()
+    assert len(before) and (len(after) or source.ended)
+    assert (np.diff(np.concatenate((before.time_s, after.time_s))) > 0).all()
+
+
+def test_a_time_out_gives_an_empty_block(wire: Wire, tmp_path: Path) -> None:
+    table = tmp_path / "slow.csv"
+    table.write_text("time,pressure,flow\n0,1,2\n3000,1,2\n")
+    for slow in (
+        a_serial(wire),
+        SyntheticSource(CHANNELS, rate_hz=0.01),
+        make_source(ReplaySettings(type="replay", files=[table]), CHANNELS),
+    ):
+        slow.open()
+        slow.read(0.01)  # the recording's first row is due at once
+        block = slow.read(0.01)
+        slow.close()
+        assert (len(block), block.values.shape, slow.ended) == (0, (0, 2), False)
+
+
+def test_a_serial_line_gives_what_was_sent(wire: Wire) -> None:
+    source = a_serial(wire)
+    source.open()
+    wire.send(lines(SENT[:10]))
+    first = read_until(source, 10)
+    wire.send(lines(SENT[10:])[:100])
+    wire.send(lines(SENT[10:])[100:])
+    block = read_until(source, 40)
+    source.close()
+    np.testing.assert_array_equal(np.concatenate((first.values, block.values)), SENT)
+
+
+def test_a_lost_serial_line_is_told_and_comes_back(wire: Wire) -> None:
+    source = a_serial(wire)
+    source.open()
+    wire.send(lines(SENT[:3]))
+    read_until(source, 3)
+    wire.unplug()
+    with pytest.raises(SourceError, match=r"ttyTEST was lost"):
+        for _ in range(20):
+            source.read(0.05)
+    source.close()
+    with pytest.raises(SourceError, match=r"ttyTEST cannot be opened.*dialout"):
+        source.open()
+    wire.plug()
+    source.open()
+    wire.send(lines(SENT[3:6]))
+    np.testing.assert_array_equal(read_until(source, 3).values, SENT[3:6])
+    source.close()
+
+
+def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Wire) -> None:
+    with pytest.raises(SourceError, match="not open"):
+        a_serial(wire).read(0.01)
+
+
+def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Wire) -> None:
+    source = a_serial(wire)
+    source.open()
+    wire.send(lines(SENT[:1]))
+    read_until(source, 1)
+    noise = np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes()
+    wire.send(noise + b"\n" + lines(SENT[1:4]))
+    block = read_until(source, 3)
+    source.close()
+    np.testing.assert_array_equal(block.values[-3:], SENT[1:4])
+    assert getattr(source, "bad_lines") > 0  # noqa: B009 - of this source only
+
+
+@pytest.mark.parametrize("missing", ["none.csv", "folder"])
+def test_a_recording_that_cannot_be_opened_is_a_source_error(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "folder").mkdir()
+    source = make_source(ReplaySettings(type="replay", files=[tmp_path / missing]), CHANNELS)
+    with pytest.raises(SourceError, match=missing):
+        source.open()
+
+
+def test_damage_in_the_middle_of_a_recording_is_a_source_error(tmp_path: Path) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("time,pressure,flow\n" + "".join(f"{n},1,2\n" for n in range(70)) + "70,1\n")
+    source = make_source(ReplaySettings(type="replay", files=[table], speed=0), CHANNELS)
+    source.open()
+    with pytest.raises(SourceError, match="line 72 has 2 fields"):
+        read_until(source, 1000)
+
+
+def seconds_to_play(run: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    run()
+    return time.monotonic() - begin
+
+
+def test_a_recording_takes_its_length_divided_by_the_speed(tmp_path: Path) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("time,pressure,flow\n" + "".join(f"{n},{n},2\n" for n in range(101)))
+    settings = ReplaySettings(type="replay", files=[table], speed=100)
+    source = make_source(settings, CHANNELS)
+    source.open()
+    played: list[SampleBlock] = []
+    assert 0.85 < seconds_to_play(lambda: played.append(read_until(source, 101))) < 1.5
+    np.testing.assert_array_equal(played[0].values[:, 0], np.arange(101))
+    whole = make_source(settings.model_copy(update={"speed": 0}), CHANNELS)
+    whole.open()
+    assert seconds_to_play(lambda: played.append(read_until(whole, 101))) < 0.5
+    np.testing.assert_array_equal(played[1].time_s, played[0].time_s)
+
+
+def test_a_jump_in_a_recording_is_not_waited_for(tmp_path: Path) -> None:
+    for name, stamps in (("back", [100, 101, 5, 6, 7]), ("on", [100, 101, 900_000_000, 900_000_001, 900_000_002])):
+        table = tmp_path / f"{name}.csv"
+        table.write_text("time,pressure,flow\n" + "".join(f"{t},1,2\n" for t in stamps))
+        source = make_source(ReplaySettings(type="replay", files=[table], speed=20), CHANNELS)
+        source.open()
+        played: list[SampleBlock] = []
+        assert seconds_to_play(lambda s=source, p=played: p.append(read_until(s, 5))) < 1.0
+        assert played[0].time_s.tolist() == stamps
+
+
+def test_several_recordings_are_played_one_after_the_other_then_it_has_ended(tmp_path: Path) -> None:
+    for n in (1, 2):
+        (tmp_path / f"{n}.csv").write_text("time,flow,pressure\n" + "".join(f"{100 * n + i},0,{n}\n" for i in range(5)))
+    source = make_source(
+        ReplaySettings(type="replay", files=[tmp_path / "1.csv", tmp_path / "2.csv"], speed=0), CHANNELS
+    )
+    source.open()
+    block = read_until(source, 1000)
+    assert block.values[:, 0].tolist() == [1] * 5 + [2] * 5 and source.ended
+    assert len(source.read(0.01)) == 0
+
+
+def test_a_made_up_machine_is_the_same_for_the_same_seed_and_goes_wrong_when_told() -> None:
+    def values(seed: int, **fault: object) -> np.ndarray:
+        source = SyntheticSource(CHANNELS, rate_hz=10, seed=seed, speed=0, start_s=0.0, duration_s=60, **fault)
+        source.open()
+        return read_until(source, 10_000).values
+
+    one, two, other = values(1), values(1), values(2)
+    np.testing.assert_array_equal(one, two)
+    assert one.shape == (600, 2) and not np.array_equal(one, other)
+    wrong = values(1, fault_at_s=30.0, fault_channel="flow", fault_size=3.0)
+    np.testing.assert_array_equal(wrong[:300], one[:300])
+    np.testing.assert_allclose(wrong[300:] - one[300:], [[0, 3]] * 300)

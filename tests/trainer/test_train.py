@@ -1,0 +1,158 @@
+"""A whole training run, and what it must not learn from."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.records import Floats
+from tocsin_trainer.options import FAMILIES, TrainOptions
+from tocsin_trainer.train import Trained, train
+
+ROWS = 800
+CALIBRATION, TEST = 480, 680  # first rows of the parts
+FAST = {"window": 16, "hop": 1, "epochs": 3, "version": "1"}
+
+
+def recording(seed: int = 0) -> Floats:
+    at = np.arange(ROWS)
+    swing = np.sin(2 * np.pi * at / 16)
+    return np.stack((5 + swing, 20 - 3 * swing), axis=1) + np.random.default_rng(seed).normal(0, 0.1, (ROWS, 2))
+
+
+def written(path: Path, values: Floats, label: Floats | None = None) -> Path:
+    head = "time,pressure,flow" + ("" if label is None else ",anomaly")
+    tail = [""] * len(values) if label is None else [f",{int(flag)}" for flag in label]
+    rows = (f"{n},{a:.4f},{b:.4f}{end}\n" for n, ((a, b), end) in enumerate(zip(values, tail, strict=True)))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(head + "\n" + "".join(rows))
+    return path
+
+
+def run(folder: Path, values: Floats, label: Floats | None = None, **others: object) -> Trained:
+    keras.utils.clear_session()  # as a new process: layers are named by a counter
+    data = written(folder / "data.csv", values, label)
+    options = {"data": (data,), "out": folder / "out", "asset": "pump-1", "families": ("pca",), **FAST, **others}
+    return train(TrainOptions(**options))
+
+
+def models(bundle: Bundle) -> dict[str, bytes]:
+    return {name: content for name, content in bundle.files.items() if name.endswith(".tflite")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def labelled(folder: Path) -> Path:
+    values, label = recording(1), np.zeros(ROWS)
+    values[300:340, 0] += 4
+    label[300:340] = 1
+    return written(folder / "labelled.csv", values, label)
+
+
+@pytest.fixture(scope="module")
+def all_families(folder: Path, labelled: Path) -> Trained:
+    return run(folder / "all", recording(), families=FAMILIES, test=(labelled,))
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Trained:
+    return run(folder / "plain", recording())
+
+
+def test_a_run_leaves_bundle_report_and_figures(all_families: Trained) -> None:
+    out = all_families.bundle.path.parent
+    assert {path.name for path in out.iterdir()} == {"pump-1-1.tocsin", "report.html", "metrics.json"}
+    assert load_bundle(out / "pump-1-1.tocsin").self_test().passed
+    found = json.loads((out / "metrics.json").read_text())
+    assert found["bundle"] == "pump-1-1.tocsin" and found["sha256"] == all_families.bundle.digest
+    assert [candidate["family"] for candidate in found["candidates"]] == list(FAMILIES)
+    assert sum(candidate["chosen"] for candidate in found["candidates"]) == 1
+    assert found["rows"] == {"train": CALIBRATION, "calibration": TEST - CALIBRATION, "test": ROWS - TEST}
+    report = (out / "report.html").read_text()
+    assert all(family in report for family in FAMILIES)
+    assert "://" not in report.replace("http://www.w3.org/", "")  # needs nothing but itself
+
+
+def test_the_bundle_is_the_chosen_candidate(all_families: Trained) -> None:
+    (chosen,) = (candidate for candidate in all_families.result.candidates if candidate.chosen)
+    manifest = all_families.bundle.manifest
+    assert [member.family for member in manifest.members] == [chosen.family]
+    assert manifest.threshold == chosen.threshold
+    assert (manifest.length, manifest.hop, manifest.sample_rate_hz) == (16, 1, 1.0)
+    assert chosen.gate.passed and len(all_families.bundle.files[manifest.members[0].file]) == chosen.bytes
+
+
+def test_the_limit_is_that_of_the_converted_model_on_calibration_data(all_families: Trained) -> None:
+    scores = all_families.result.chosen.played[0].score
+    expected = scores.mean() + 5 * scores.std()
+    assert all_families.bundle.manifest.threshold.value == pytest.approx(expected, rel=1e-6)
+
+
+def test_labelled_data_give_figures_and_normal_data_few_alarms(all_families: Trained) -> None:
+    chosen = all_families.result.chosen
+    assert chosen.figures and all(np.isfinite(value) for value in chosen.figures.values())
+    calibration, normal, faulty = chosen.played
+    assert not calibration.alarms and not normal.alarms
+    assert any(begin <= 345 and end >= 300 for begin, end in faulty.alarms)
+
+
+@pytest.fixture(scope="module")
+def other_test_part(folder: Path) -> Trained:
+    """Trained on recordings that differ in their last part, and have labels."""
+    values = recording()
+    values[TEST:] = values[TEST:] * 1.3 + 2
+    return run(folder / "test", values, np.arange(ROWS) % 2)
+
+
+@pytest.fixture(scope="module")
+def other_calibration_part(folder: Path) -> Trained:
+    """An LSTM on recordings that differ in their calibration part."""
+    values = recording()
+    values[CALIBRATION:TEST] = values[CALIBRATION:TEST] * 1.3 + 2
+    return run(folder / "calibration", values, families=("lstm_ae",))
+
+
+def test_the_same_seed_gives_the_same_model_and_limit(
+    all_families: Trained, plain: Trained, other_test_part: Trained
+) -> None:
+    one, two = all_families.result.candidates[0], plain.result.chosen
+    assert (one.family, one.threshold) == (two.family, two.threshold)
+    np.testing.assert_array_equal(one.converted_scores, two.converted_scores)
+    assert models(plain.bundle) == models(other_test_part.bundle)
+
+
+def test_test_data_do_not_reach_model_or_limit(plain: Trained, other_test_part: Trained) -> None:
+    assert models(other_test_part.bundle) == models(plain.bundle)
+    assert other_test_part.bundle.manifest.threshold == plain.bundle.manifest.threshold
+    normal, changed = (trained.result.chosen.played[1].score for trained in (plain, other_test_part))
+    assert changed.mean() > 5 * normal.mean()
+
+
+def test_labels_in_recordings_of_normal_running_are_ignored(other_test_part: Trained) -> None:
+    assert [channel.name for channel in other_test_part.bundle.manifest.channels] == ["pressure", "flow"]
+    assert other_test_part.result.chosen.figures == {}
+
+
+def test_calibration_data_reach_the_limit_and_neither_constants_nor_model(
+    all_families: Trained, other_calibration_part: Trained
+) -> None:
+    before, after = all_families.bundle.manifest, other_calibration_part.bundle.manifest
+    assert after.raw["preprocess"] == before.raw["preprocess"]
+    one, two = all_families.result.candidates[2], other_calibration_part.result.chosen
+    assert one.family == two.family == "lstm_ae"
+    np.testing.assert_array_equal(one.train_loss, two.train_loss)
+    np.testing.assert_array_equal(one.validation_loss, two.validation_loss)
+    assert two.threshold.value > 2 * one.threshold.value
+
+
+def test_one_family_is_shipped_when_one_is_asked_for(other_calibration_part: Trained) -> None:
+    bundle = other_calibration_part.bundle
+    assert [member.family for member in bundle.manifest.members] == ["lstm_ae"]
+    assert list(models(bundle)) == ["lstm_ae.tflite"]
