@@ -174,7 +174,7 @@ def test_model_info_is_the_manifest(tocsin: Tocsin) -> None:
     code, stdout, _ = tocsin("model", "info", SMALL, "--json")
     found = json.loads(stdout)
     assert code == 0
-    assert {"format", "name", "version", "groups", "window", "preprocess", "members", "score", "threshold", "alarm",
+    assert {"format", "name", "version", "groups", "window", "members", "score", "threshold", "alarm",
             "golden", "files", "digest", "sha256", "bytes", "training"} <= set(found)  # fmt: skip
     assert found["bytes"] == SMALL.stat().st_size
     assert "pressure [bar], flow [l/min]" in tocsin("model", "info", SMALL)[1]

@@ -88,6 +88,13 @@ def rewritten(path: Path, **changes: object) -> Path:
     return path
 
 
+MEMBER = load_bundle(SMALL).manifest.raw["members"][0]
+
+
+def scaled(center: list[float], scale: list[float]) -> dict:
+    return {"step": "standardise", "center": center, "scale": scale}
+
+
 def test_unknown_manifest_keys_are_kept(tmp_path: Path) -> None:
     path = rewritten(tmp_path / "x.tocsin", later={"a": 1})
     assert load_bundle(path).manifest.raw["later"] == {"a": 1}
@@ -110,13 +117,16 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"threshold": None}, "threshold"),
         ({"groups": {}}, "damaged"),
         ({"alarm": 3}, "damaged"),
-        ({"preprocess": [{"step": "magic"}]}, "'magic' is not known"),
-        ({"preprocess": [3]}, "damaged"),
-        ({"preprocess": [{"step": "standardise", "center": [0, 0], "scale": [1, float("inf")]}]}, "positive scale"),
-        ({"preprocess": [{"step": "standardise", "center": [0, 0, 0], "scale": [1, 1, 1]}]}, "channels"),
-        ({"score": {"channel_weights": [1.0]}}, "weight"),
-        ({"score": {"channel_weights": [1.0, float("nan")]}}, "weight"),
-        ({"members": [{"name": "m", "family": "f", "file": "no.tflite", "precision": "int8", "normaliser": 1}]}, "no."),
+        ({"members": [{**MEMBER, "preprocess": [{"step": "magic"}]}]}, "'magic' is not known"),
+        ({"members": [{**MEMBER, "preprocess": [3]}]}, "damaged"),
+        ({"members": [{**MEMBER, "preprocess": [scaled([0, 0], [1, float("inf")])]}]}, "positive scale"),
+        ({"members": [{**MEMBER, "preprocess": [scaled([0, 0, 0], [1, 1, 1])]}]}, "channels"),
+        ({"members": [{**MEMBER, "kind": "guess"}]}, "kind"),
+        ({"members": [{**MEMBER, "normaliser": 0}]}, "normaliser"),
+        ({"members": [{**MEMBER, "file": "no.tflite"}]}, "no."),
+        ({"score": {"channel_weights": [1.0], "smoothing": {"span": 1}}}, "weight"),
+        ({"score": {"channel_weights": [1.0, float("nan")], "smoothing": {"span": 1}}}, "weight"),
+        ({"score": {"channel_weights": [1.0, 1.0], "smoothing": {"span": 0}}}, "smoothing"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, changes: dict, says: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import TfliteModel
-from tocsin.core.scoring import CHUNK, Member, Scorer, reconstruction_error
+from tocsin.core.scoring import CHUNK, Member, Scorer, Smoother, mean_square
 from tocsin.core.threshold import Threshold
 from tocsin.records import Floats
 
@@ -28,7 +28,7 @@ def windows(bundle: Bundle, count: int) -> Floats:
 
 def test_the_error_is_the_mean_square_over_time_of_each_channel() -> None:
     seen = np.array([[[1, 0], [3, 4]]], np.float32)
-    np.testing.assert_array_equal(reconstruction_error(seen, np.zeros_like(seen)), [[5.0, 8.0]])
+    np.testing.assert_array_equal(mean_square(seen), [[5.0, 8.0]])
 
 
 def test_channels_sum_to_the_score_and_shares_to_one(small: Bundle) -> None:
@@ -63,7 +63,7 @@ def test_a_channel_that_goes_wrong_has_the_largest_share(small: Bundle) -> None:
 
 def test_channel_weights_shift_the_score_towards_their_channel(small: Bundle) -> None:
     scorer = small.scorer()
-    first = Scorer(scorer.preprocessor, scorer.members, np.array([2.0, 0.0]), scorer.threshold)
+    first = Scorer(scorer.members, np.array([2.0, 0.0]), scorer.threshold)
     plain, only = scorer.score(windows(small, 5)), first.score(windows(small, 5))
     np.testing.assert_allclose(only.value, 2 * plain.per_channel[:, 0])
     assert (only.share() == [1, 0]).all()
@@ -72,11 +72,55 @@ def test_channel_weights_shift_the_score_towards_their_channel(small: Bundle) ->
 def test_members_are_averaged_each_by_its_normaliser(small: Bundle) -> None:
     def scorer(*normalisers: float) -> Scorer:
         model = TfliteModel(small.files["conv_ae.tflite"])
-        members = tuple(Member(model, normaliser) for normaliser in normalisers)
-        return Scorer(small.manifest.preprocess, members, np.ones(2), Threshold(1.0))
+        shown = small.manifest.members[0].preprocessor
+        members = tuple(Member(model, shown, normaliser=normaliser) for normaliser in normalisers)
+        return Scorer(members, np.ones(2), Threshold(1.0))
 
     one, two = scorer(1.0).score(windows(small, 5)), scorer(1.0, 0.5).score(windows(small, 5))
     np.testing.assert_allclose(two.per_channel, 1.5 * one.per_channel)
+
+
+def test_what_whitens_is_scored_by_its_output_and_what_rebuilds_by_the_difference(small: Bundle) -> None:
+    model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    given = windows(small, 3)
+    seen = shown.transform(given)
+    rebuilds, whitens = (Member(model, shown, kind).residual(seen) for kind in ("reconstruct", "whiten"))
+    np.testing.assert_array_equal(whitens, model.predict(seen))
+    np.testing.assert_array_equal(rebuilds, seen - whitens)
+
+
+def test_members_that_do_not_rebuild_the_signal_expect_nothing(small: Bundle) -> None:
+    model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    given = windows(small, 1)[0]
+    found = Scorer((Member(model, shown, "whiten"),), np.ones(2), Threshold(1.0)).explain(
+        given, small.manifest.channels
+    )
+    assert {part.channel: part.seen for part in found} == pytest.approx(
+        dict(zip(("pressure", "flow"), given.mean(axis=0), strict=True))
+    )
+    assert [part.expected for part in found] == [None, None]
+
+
+def test_smoothing_follows_the_exponentially_weighted_mean_and_keeps_the_split(small: Bundle) -> None:
+    scores = small.scorer().score(windows(small, 40))
+    smooth = Smoother(9, small.manifest.threshold).update(scores)
+    expected = scores.value[0]
+    for value, found in zip(scores.value[1:], smooth.value[1:], strict=True):
+        expected += 0.2 * (value - expected)
+        assert found == pytest.approx(expected)
+    np.testing.assert_allclose(smooth.per_channel.sum(axis=1), smooth.value)
+    np.testing.assert_allclose(smooth.ratio * small.manifest.threshold.value, smooth.value)
+
+
+def test_smoothing_does_not_depend_on_how_the_windows_are_cut_and_starts_anew_after_a_gap(small: Bundle) -> None:
+    scorer, given, limit = small.scorer(), windows(small, 40), small.manifest.threshold
+    whole, parts = Smoother(9, limit).update(scorer.score(given)).value, Smoother(9, limit)
+    cut = np.concatenate(
+        [parts.update(scorer.score(given[a:b])).value for a, b in ((0, 1), (1, 17), (17, 17), (17, 40))]
+    )
+    np.testing.assert_array_equal(cut, whole)
+    parts.reset()
+    assert parts.update(scorer.score(given[:1])).value == pytest.approx(scorer.score(given[:1]).value)
 
 
 def test_a_wild_value_gives_a_large_and_finite_score(small: Bundle) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tocsin.core.interpreter import TfliteModel
-from tocsin.core.scoring import reconstruction_error
+from tocsin.core.scoring import mean_square
+from tocsin.errors import DataError
 from tocsin.records import Floats, Floats32
 from tocsin_trainer.convert import LADDER, Converter
 from tocsin_trainer.fit import fit
@@ -41,8 +42,8 @@ def rebuilt_by(model: Any, windows: Floats32) -> Floats32:
     return np.asarray(keras.ops.convert_to_numpy(model(windows, training=False)))
 
 
-def scores(rebuilt: Floats32, windows: Floats32) -> Floats:
-    return np.asarray(reconstruction_error(windows, rebuilt).mean(axis=1))
+def scores(family: str, out: Floats32, windows: Floats32) -> Floats:
+    return np.asarray(mean_square(out if FAMILIES[family].kind == "whiten" else windows - out).mean(axis=1))
 
 
 @pytest.fixture(scope="module", autouse=True)  # its child loads tensorflow while the first models are fitted
@@ -53,7 +54,7 @@ def converter() -> Iterator[Converter]:
 
 @each_family
 @conformance
-def test_a_family_keeps_the_shape_and_rebuilds_what_it_knows_better_than_noise(
+def test_a_family_keeps_the_shape_and_explains_what_it_knows_better_than_noise(
     family: str, shape: tuple[int, int]
 ) -> None:
     model = fitted(family, shape).model
@@ -61,7 +62,7 @@ def test_a_family_keeps_the_shape_and_rebuilds_what_it_knows_better_than_noise(
     noise = np.random.default_rng(3).normal(0, known.std(), known.shape).astype(np.float32)
     rebuilt = rebuilt_by(model, known)
     assert rebuilt.shape == known.shape and rebuilt.dtype == np.float32
-    assert np.median(scores(rebuilt, known)) < 0.5 * np.median(scores(rebuilt_by(model, noise), noise))
+    assert np.median(scores(family, rebuilt, known)) < 0.5 * np.median(scores(family, rebuilt_by(model, noise), noise))
 
 
 @each_family
@@ -71,10 +72,10 @@ def test_int8_passes_the_gate_on_an_easy_signal(family: str, shape: tuple[int, i
     converter.add(model, waves(768, shape, 0))
     normal = waves(200, shape, 2)
     injected, _ = inject(normal, seed=4, repeats=3)
-    before = [scores(rebuilt_by(model.model, windows), windows) for windows in (normal, injected)]
+    before = [scores(family, rebuilt_by(model.model, windows), windows) for windows in (normal, injected)]
     for precision, headroom in LADDER:
         converted = TfliteModel(converter.convert(model, precision, headroom).content)
-        after = [scores(converted.predict(windows), windows) for windows in (normal, injected)]
+        after = [scores(family, converted.predict(windows), windows) for windows in (normal, injected)]
         limits = [1.2 * float(np.quantile(part[0], 0.995)) for part in (before, after)]
         verdict = gate(before[0], after[0], before[1], after[1], limits[0], limits[1])
         if verdict.passed:
@@ -91,6 +92,23 @@ def test_a_saved_model_loads_without_code_of_ours(family: str, tmp_path: object)
     windows = waves(5, (37, 3), 2)
     np.testing.assert_array_equal(rebuilt_by(again, windows), rebuilt_by(model, windows))
     assert all(type(layer).__module__.startswith("keras.") for layer in again.layers)
+
+
+def test_t2_is_the_mahalanobis_distance_when_there_are_windows_enough() -> None:
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(4000, 6)) @ (np.eye(6) + 0.3 * rng.normal(size=(6, 6))) + 3
+    windows = mixed.reshape(-1, 2, 3).astype(np.float32)
+    out = rebuilt_by(fit("t2", windows, windows, seed=0).model, windows).reshape(-1, 6)
+    centred = mixed - mixed.mean(axis=0)
+    expected = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(np.cov(mixed.T)), centred)
+    np.testing.assert_allclose((out**2).sum(axis=1), expected, rtol=0.1)
+    np.testing.assert_allclose(np.cov(out.T), np.eye(6), atol=0.05)
+
+
+def test_t2_refuses_more_numbers_a_window_than_it_can_hold() -> None:
+    windows = np.zeros((10, 256, 20), np.float32)
+    with pytest.raises(DataError, match="--columns"):
+        fit("t2", windows, windows, seed=0)
 
 
 def test_pca_rebuilds_a_plane_exactly() -> None:
