@@ -126,7 +126,7 @@ def run_agent(settings: AgentSettings) -> int:
     finally:
         agent.stop()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
     return 130 if signal.SIGINT in received else 0
 
 

@@ -214,8 +214,9 @@ def test_one_failing_asset_leaves_the_others_alone_and_is_named_in_health(
     process = agents.start(config)
     until(lambda: len(events(consumer)) == 2 * FAULTS)
     assert {event["after"]["asset"] for event in events(consumer)} == {"pump-1"}
-    until(lambda: any(health["status"] == "degraded" for health in healths(consumer)))
-    told = next(health for health in healths(consumer) if health["status"] == "degraded")
+    until(lambda: any(health["sources"]["pump-9"]["last_error"] for health in healths(consumer)))
+    told = next(health for health in healths(consumer) if health["sources"]["pump-9"]["last_error"])
+    assert told["status"] == "degraded"
     assert says in told["sources"]["pump-9"]["last_error"]
     assert told["sources"]["pump-9"]["errors_total"] > 0
     assert told["sources"]["pump-1"]["last_error"] is None
