@@ -132,7 +132,7 @@ def test_events_have_a_line_a_transition_with_its_channels(tocsin: Tocsin, tmp_p
     assert set(found[0]) == {
         "time", "change", "alarm", "asset", "cause", "score", "threshold", "ratio", "window", "contributions"
     }  # fmt: skip
-    assert found[0]["time"] == found[0]["window"]["end"] == "2026-03-09T08:02:32.000Z"
+    assert found[0]["time"] == found[0]["window"]["end"] == "2026-03-09T08:02:33.000Z"
     assert found[0]["window"]["rows"] == 32
     assert found[0]["contributions"][0]["channel"] == "pressure"
     assert set(found[0]["contributions"][0]) == {"channel", "share", "seen", "expected"}

@@ -58,7 +58,7 @@ def test_a_channel_that_goes_wrong_has_the_largest_share(small: Bundle) -> None:
     given = windows(small, 1)
     given[0, 10:, 1] += 10
     first = small.scorer().explain(given[0], small.manifest.channels)[0]
-    assert first.channel == "flow" and first.share > 0.9 and first.seen in given[0, :, 1]
+    assert first.channel == "flow" and first.share > 0.7 and first.seen in given[0, :, 1]
 
 
 def test_channel_weights_shift_the_score_towards_their_channel(small: Bundle) -> None:
@@ -101,13 +101,14 @@ def test_members_that_do_not_rebuild_the_signal_expect_nothing(small: Bundle) ->
     assert [part.expected for part in found] == [None, None]
 
 
-def test_smoothing_follows_the_exponentially_weighted_mean_and_keeps_the_split(small: Bundle) -> None:
+def test_smoothing_follows_the_exponentially_weighted_geometric_mean_and_keeps_the_split(small: Bundle) -> None:
     scores = small.scorer().score(windows(small, 40))
     smooth = Smoother(9, small.manifest.threshold).update(scores)
-    expected = scores.value[0]
+    expected = np.log(scores.value[0])
     for value, found in zip(scores.value[1:], smooth.value[1:], strict=True):
-        expected += 0.2 * (value - expected)
-        assert found == pytest.approx(expected)
+        expected += 0.2 * (np.log(value) - expected)
+        assert found == pytest.approx(np.exp(expected))
+    np.testing.assert_allclose(smooth.share(), scores.share())
     np.testing.assert_allclose(smooth.per_channel.sum(axis=1), smooth.value)
     np.testing.assert_allclose(smooth.ratio * small.manifest.threshold.value, smooth.value)
 

@@ -287,7 +287,7 @@ def split(dataset: Dataset, length: int, hop: int) -> Split:
     parts: tuple[list[Stretch], ...] = ([], [], [])
     for group in groups:
         total = sum(map(len, group))
-        edges = np.concatenate(([0], np.cumsum(PARTS))) * total
+        edges = np.round(np.concatenate(([0], np.cumsum(PARTS))) * total, 6)
         done = 0
         for stretch in group:
             at = [min(len(stretch), max(0, int((edge - done) // hop) * hop)) for edge in edges[:3]] + [len(stretch)]

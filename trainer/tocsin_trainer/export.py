@@ -123,7 +123,7 @@ def _manifest(
             "reduction": "mean_square",
             "channel_weights": [1.0] * len(grid.channels),
             "combination": "mean",
-            "smoothing": {"method": "ewma", "span": grid.smoothing},
+            "smoothing": {"method": "geometric_ewma", "span": grid.smoothing},
         },
         "threshold": candidate.threshold.to_json(),
         "alarm": rule.to_json(),

@@ -96,7 +96,7 @@ class Manifest:
         hop: rows from one window to the next.
         members: models, each with its preprocessing.
         channel_weights: (C,) mean 1.
-        smoothing: span of the exponentially weighted mean of the scores, windows; 1 = none.
+        smoothing: span of the exponentially weighted geometric mean of the scores, windows; 1 = none.
         threshold: the limit on the score.
         alarm: defaults of the detector, as written.
         raw: the whole document.

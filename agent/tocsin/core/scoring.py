@@ -14,6 +14,7 @@ w_c is the channel's weight. Members of an ensemble are each divided by their `n
 normal running) and averaged; then the course of the score may be smoothed. The split stays exact through all of it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,10 @@ class Scorer:
 
 
 class Smoother:
-    """Exponentially weighted mean of the scores, window by window.
+    """Exponentially weighted geometric mean of the scores, window by window.
+
+    The logarithm is smoothed: one wild window does not ring the bell, and a score that was a thousand times the limit
+    comes back about as soon as one that was ten times it. Shares stay those of the window itself.
 
     Args:
         span: windows; a new score weighs 2 / (span + 1), so that 1 changes nothing.
@@ -115,7 +119,7 @@ class Smoother:
 
     def __init__(self, span: int, threshold: Threshold) -> None:
         self._weight, self._limit = 2.0 / (span + 1.0), threshold.value
-        self._last: Floats | None = None
+        self._last: float | None = None
 
     def reset(self) -> None:
         """Forgets what was before a gap."""
@@ -125,15 +129,18 @@ class Smoother:
         """The next K scores, smoothed; a score that is not finite passes as it is and is forgotten."""
         if self._weight == 1.0 or not len(scores):
             return scores
-        out = scores.per_channel.copy()
-        for k in range(len(out)):
-            if not np.isfinite(scores.value[k]):
-                continue
-            if self._last is not None:
-                out[k] = self._last + self._weight * (out[k] - self._last)
-            self._last = out[k]
-        value = out.sum(axis=1)
-        return Scores(value, value / self._limit, out)
+        logs = np.log(np.maximum(scores.value, np.finfo(np.float64).tiny)).tolist()
+        smooth, last = [], self._last
+        for log in logs:
+            if math.isfinite(log):
+                last = log if last is None else last + self._weight * (log - last)
+                smooth.append(last)
+            else:
+                smooth.append(log)
+        self._last = last
+        value = np.exp(smooth)
+        share = scores.share()
+        return Scores(value, value / self._limit, share * value[:, None])
 
 
 def mean_square(residual: Floats32) -> Floats:
