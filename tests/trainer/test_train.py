@@ -144,7 +144,6 @@ def test_labels_in_recordings_of_normal_running_are_ignored(other_test_part: Tra
 def test_calibration_data_reach_the_limit_and_neither_constants_nor_model(
     all_families: Trained, other_calibration_part: Trained
 ) -> None:
-    before, after = all_families.bundle.manifest, other_calibration_part.bundle.manifest
     one, two = all_families.result.candidates[3], other_calibration_part.result.chosen
     assert one.family == two.family == "lstm_ae"
     np.testing.assert_array_equal(one.train_loss, two.train_loss)
