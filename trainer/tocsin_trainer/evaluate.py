@@ -7,50 +7,72 @@ import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
 from tocsin.core.scoring import Scorer, Smoother
+from tocsin.core.threshold import Threshold
 from tocsin.core.windowing import SlidingWindow
-from tocsin.records import Change, Floats
+from tocsin.records import Change, Floats, Scores
 from tocsin_trainer import metrics
 from tocsin_trainer.dataset import Stretch
 from tocsin_trainer.export import Grid
 from tocsin_trainer.results import Played
 
 
-def play(title: str, scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid, rule: AlarmRule) -> Played:
-    """Scores and alarms over some stretches, in order.
+def bare_scores(scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid) -> tuple[Scores, ...]:
+    """Scores of each stretch's windows, before smoothing."""
+    window = SlidingWindow(grid.length, grid.hop, len(grid.channels))
+    return tuple(scorer.score(window.push(stretch.rows).values) for stretch in stretches)
+
+
+def combined(members: tuple[tuple[Scores, ...], ...], normalisers: tuple[float, ...]) -> tuple[Scores, ...]:
+    """Scores of an ensemble from its members' own, stretch by stretch, as `tocsin.core.scoring` combines them."""
+    out = []
+    for each in zip(*members, strict=True):
+        split = np.mean([scores.per_channel / n for scores, n in zip(each, normalisers, strict=True)], axis=0)
+        value = split.sum(axis=1)
+        out.append(Scores(value, value, split))
+    return tuple(out)
+
+
+def play(
+    title: str,
+    bare: tuple[Scores, ...],
+    stretches: tuple[Stretch, ...],
+    grid: Grid,
+    rule: AlarmRule,
+    threshold: Threshold,
+) -> Played:
+    """Smoothed scores and alarms over some stretches, in order.
 
     Args:
         title: what the report calls it.
-        scorer: with its threshold.
+        bare: scores of each stretch, see `bare_scores`.
         stretches: rows, with labels or without.
         grid: how rows become windows.
         rule: when a score becomes an alarm.
+        threshold: the limit on the smoothed score.
     """
-    channels = stretches[0].rows.values.shape[1]
-    length, hop = grid.length, grid.hop
-    window, detector = SlidingWindow(length, hop, channels), AlarmDetector(rule)
-    smoother = Smoother(grid.smoothing, scorer.threshold)
+    detector, smoother = AlarmDetector(rule), Smoother(grid.smoothing, threshold)
     end_s, score, share, anomaly, labels, row_scores = [], [], [], [], [], []
     alarms: list[tuple[float, float]] = []
     raised_s: float | None = None
-    for stretch in stretches:
-        found = window.push(stretch.rows)
+    for stretch, own in zip(stretches, bare, strict=True):
         smoother.reset()
-        scores = smoother.update(scorer.score(found.values))
-        on, changes = detector.update(scores.ratio)
+        scores = smoother.update(own)
+        last_row = np.arange(len(own)) * grid.hop + grid.length - 1
+        ends = stretch.rows.time_s[last_row]
+        on, changes = detector.update(scores.value / threshold.value)
         for k, change in changes:
             if change is Change.RAISED:
-                raised_s = float(found.end_s[k])
+                raised_s = float(ends[k])
             elif raised_s is not None:
-                alarms.append((raised_s, float(found.end_s[k])))
+                alarms.append((raised_s, float(ends[k])))
                 raised_s = None
-        end_s.append(found.end_s.copy())
+        end_s.append(ends)
         score.append(scores.value)
         share.append(scores.share())
         anomaly.append(on)
         if stretch.label is not None:
-            last_row = np.arange(len(found)) * hop + length - 1
             labels.append(stretch.label[last_row])
-            row_scores.append(_by_row(scores.value, len(stretch), length, hop))
+            row_scores.append(_by_row(scores.value, len(stretch), grid.length, grid.hop))
     if raised_s is not None:
         alarms.append((raised_s, float(stretches[-1].rows.time_s[-1])))
     labelled = len(labels) == len(stretches)

@@ -24,11 +24,11 @@ from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import Member, Scorer
 from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import GateError
-from tocsin.records import Floats
+from tocsin.records import Floats, Scores
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
 from tocsin_trainer.convert import Converted, Converter
-from tocsin_trainer.evaluate import baselines, figures, play
+from tocsin_trainer.evaluate import bare_scores, baselines, combined, figures, play
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.fit import fit
 from tocsin_trainer.gate import gate, roc_auc
@@ -116,7 +116,8 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
             built.append(_build(family, parts, grid, converter, options, progress))
     progress("judge", 0, 1, "")
     groups = [(each,) for each in built] + _ensembles(built, parts)
-    candidates = [_candidate(group, parts, grid, options, split, labelled) for group in groups]
+    judge = _Judge(parts, grid, options, split, labelled)
+    candidates = [judge.candidate(group) for group in groups]
     chosen, why = _choose(tuple(candidates))
     members = groups[candidates.index(chosen)]
 
@@ -253,66 +254,77 @@ def _scorer(members: tuple[_Built, ...], grid: Grid, threshold: Threshold, *, ex
     return Scorer(made, np.ones(len(grid.channels)), threshold)
 
 
-def _candidate(
-    members: tuple[_Built, ...],
-    parts: _Parts,
-    grid: Grid,
-    options: TrainOptions,
-    split: ds.Split,
-    labelled: ds.Dataset | None,
-) -> Candidate:
-    """Limit, gate and figures of one model, or of some together."""
-    normal, limit = _calibrated(members, grid, options, split)
-    float_normal, limit_float = _calibrated(members, grid, options, split, exact=True)
-    scorer, exact = _scorer(members, grid, limit), _scorer(members, grid, limit_float, exact=True)
-    bare, injected = scorer.score(parts.calibration).value, scorer.score(parts.injected).value
-    found = members[0].gate
-    if len(members) > 1:
-        bare_exact, injected_exact = exact.score(parts.calibration).value, exact.score(parts.injected).value
-        rule = options.threshold
-        found = gate(bare_exact, bare, injected_exact, injected, rule.limit(bare_exact).value, rule.limit(bare).value)
-    played = _play(scorer, grid, options, split, labelled)
-    played_float = _play(exact, grid, options, split, labelled)[-1]
-    return Candidate(
-        family="+".join(each.fitted.family for each in members),
-        precision="+".join(sorted({each.rung.precision for each in members})),
-        headroom=max(each.rung.headroom for each in members),
-        bytes=sum(len(each.rung.content) for each in members),
-        float_bytes=sum(len(each.exact.content) for each in members),
-        latency_us=_latency_us(scorer, parts.calibration[:1]),
-        parameters=sum(int(each.fitted.model.count_params()) for each in members),
-        train_loss=members[-1].fitted.train_loss,
-        validation_loss=members[-1].fitted.validation_loss,
-        gate=found,
-        threshold=limit,
-        threshold_float=limit_float,
-        separation=roc_auc(bare, injected),
-        figures=figures(played[-1], limit.value),
-        figures_float=figures(played_float, limit_float.value),
-        played=played,
-        float_scores=float_normal,
-        converted_scores=normal,
-        seconds=sum(each.fitted.seconds for each in members),
-    )
+class _Judge:
+    """Scores every part of the recordings once a model, float and converted, and puts candidates together from them."""
 
+    def __init__(
+        self, parts: _Parts, grid: Grid, options: TrainOptions, split: ds.Split, labelled: ds.Dataset | None
+    ) -> None:
+        self._parts, self._grid, self._options = parts, grid, options
+        self._dense = replace(grid, hop=_calibration_hop(grid))
+        self._shown = {"calibration": split.calibration, "test": split.test}
+        if labelled is not None:
+            self._shown["labelled test"] = labelled.stretches
+        self._known: dict[tuple[str, bool, str, int], tuple[Scores, ...]] = {}
 
-def _calibrated(
-    members: tuple[_Built, ...], grid: Grid, options: TrainOptions, split: ds.Split, *, exact: bool = False
-) -> tuple[Floats, Threshold]:
-    """Smoothed scores of the calibration part, and the limit that they give."""
-    scorer = _scorer(members, grid, Threshold(1.0), exact=exact)
-    dense = replace(grid, hop=_calibration_hop(grid))
-    scores = play("calibration", scorer, split.calibration, dense, options.rule).score
-    return scores, options.threshold.limit(scores)
+    def candidate(self, members: tuple[_Built, ...]) -> Candidate:
+        """Limit, gate and figures of one model, or of some together."""
+        normal, limit = self._calibrated(members)
+        float_normal, limit_float = self._calibrated(members, exact=True)
+        scorer, exact = _scorer(members, self._grid, limit), _scorer(members, self._grid, limit_float, exact=True)
+        parts, rule = self._parts, self._options.threshold
+        bare, injected = scorer.score(parts.calibration).value, scorer.score(parts.injected).value
+        found = members[0].gate
+        if len(members) > 1:
+            bare_exact, injected_exact = exact.score(parts.calibration).value, exact.score(parts.injected).value
+            limits = rule.limit(bare_exact).value, rule.limit(bare).value
+            found = gate(bare_exact, bare, injected_exact, injected, *limits)
+        played = tuple(self._play(title, members, limit) for title in self._shown)
+        last = list(self._shown)[-1]
+        return Candidate(
+            family="+".join(each.fitted.family for each in members),
+            precision="+".join(sorted({each.rung.precision for each in members})),
+            headroom=max(each.rung.headroom for each in members),
+            bytes=sum(len(each.rung.content) for each in members),
+            float_bytes=sum(len(each.exact.content) for each in members),
+            latency_us=_latency_us(scorer, parts.calibration[:1]),
+            parameters=sum(int(each.fitted.model.count_params()) for each in members),
+            train_loss=members[-1].fitted.train_loss,
+            validation_loss=members[-1].fitted.validation_loss,
+            gate=found,
+            threshold=limit,
+            threshold_float=limit_float,
+            separation=roc_auc(bare, injected),
+            figures=figures(played[-1], limit.value),
+            figures_float=figures(self._play(last, members, limit_float, exact=True), limit_float.value),
+            played=played,
+            float_scores=float_normal,
+            converted_scores=normal,
+            seconds=sum(each.fitted.seconds for each in members),
+        )
 
+    def _calibrated(self, members: tuple[_Built, ...], *, exact: bool = False) -> tuple[Floats, Threshold]:
+        """Smoothed scores of the calibration part, and the limit that they give."""
+        bare = self._bare("calibration", members, self._dense, exact=exact)
+        stretches = self._shown["calibration"]
+        scores = play("", bare, stretches, self._dense, self._options.rule, Threshold(1.0)).score
+        return scores, self._options.threshold.limit(scores)
 
-def _play(
-    scorer: Scorer, grid: Grid, options: TrainOptions, split: ds.Split, labelled: ds.Dataset | None
-) -> tuple[Played, ...]:
-    named = [("calibration", split.calibration), ("test", split.test)]
-    if labelled is not None:
-        named.append(("labelled test", labelled.stretches))
-    return tuple(play(title, scorer, part, grid, options.rule) for title, part in named)
+    def _play(self, title: str, members: tuple[_Built, ...], limit: Threshold, *, exact: bool = False) -> Played:
+        bare = self._bare(title, members, self._grid, exact=exact)
+        return play(title, bare, self._shown[title], self._grid, self._options.rule, limit)
+
+    def _bare(self, title: str, members: tuple[_Built, ...], grid: Grid, *, exact: bool) -> tuple[Scores, ...]:
+        found = []
+        for each in members:
+            key = (each.fitted.family, exact, title, grid.hop)
+            if key not in self._known:
+                scorer = _scorer((each,), grid, Threshold(1.0), exact=exact)
+                self._known[key] = bare_scores(scorer, self._shown[title], grid)
+            found.append(self._known[key])
+        if len(found) == 1:
+            return found[0]
+        return combined(tuple(found), tuple(each.typical_exact if exact else each.typical for each in members))
 
 
 def _latency_us(scorer: Scorer, window: Floats) -> float:
