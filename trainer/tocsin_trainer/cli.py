@@ -94,6 +94,13 @@ def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
     help="Part of normal windows below (quantile).  [default: 0.999]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: int8 where it decides as float does, else what does; int8: that, come what may.",
+)
 @click.option("--repair", is_flag=True, help="Mend damaged recordings and say so, instead of stopping.")
 @click.option("--version", "model_version", help="Of the bundle; date and time when left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
@@ -195,6 +202,7 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
             q=flags["quantile"] or file.quantile or default.q,
         ),
         rule=file.alarm.rule(AlarmRule()),
+        precision=flags["precision"],
         repair=flags["repair"],
         version=flags["model_version"],
     )

@@ -27,6 +27,7 @@ class TrainOptions:
         epochs: at most; None = as each family has it.
         threshold: how the limit is found.
         rule: when a score becomes an alarm.
+        precision: `auto`: int8 where it decides as float does, else the next rung; `int8`: that, come what may.
         repair: mend damaged recordings and say so, instead of stopping.
         version: of the bundle; None = the time of day.
     """
@@ -43,5 +44,6 @@ class TrainOptions:
     epochs: int | None = None
     threshold: ThresholdRule = ThresholdRule()
     rule: AlarmRule = AlarmRule()
+    precision: str = "auto"
     repair: bool = False
     version: str | None = None

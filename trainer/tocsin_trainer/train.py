@@ -24,7 +24,7 @@ from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import Member, Scorer
 from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import GateError
-from tocsin.records import Floats, Scores
+from tocsin.records import Floats, Floats32, Scores
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
 from tocsin_trainer.convert import Converted, Converter
@@ -42,6 +42,7 @@ MAX_TRAIN_WINDOWS = 8_000
 MAX_GATE_WINDOWS = 2_000
 OVERLAP = 32  # training windows start at least this part of a window apart: nearer ones are the same again
 VALIDATION = 0.15  # last part of the training windows: when to stop
+WORTH_IT = 0.8  # of the float file's size, that a dynamic one has to stay below
 LITTLE_DISTORTION = 0.1  # no more headroom is tried from here on
 NETWORK_MARGIN = 0.1  # of separation, by which a network has to beat the best linear model
 CLOSE = 0.005  # separations this near count as equal: the cheaper model ships
@@ -66,6 +67,15 @@ class _Parts:
     calibration: Floats
     injected: Floats
     wide: Floats
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One family, fitted: its model, what it is shown, and the windows it was fitted on."""
+
+    model: Fitted
+    preprocessor: Preprocessor
+    shown: Floats32
 
 
 @dataclass(frozen=True)
@@ -109,16 +119,20 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
     grid, smoothed = _grid(data, length, hop)
     parts = _windows(split, grid, options)
 
-    built = []
-    with Converter() as converter:
+    with Converter() as converter:  # it loads tensorflow while the families are fitted
+        fitted = []
         for n, family in enumerate(options.families):
             progress("fit", n, len(options.families), family)
-            built.append(_build(family, parts, grid, converter, options, progress))
+            fitted.append(_fit(family, parts, grid, options, progress))
+        built = []
+        for n, each in enumerate(fitted):
+            progress("convert", n, len(fitted), each.model.family)
+            built.append(_convert(each, converter, parts, grid, options))
     progress("judge", 0, 1, "")
     groups = [(each,) for each in built] + _ensembles(built, parts)
     judge = _Judge(parts, grid, options, split, labelled)
     candidates = [judge.candidate(group) for group in groups]
-    chosen, why = _choose(tuple(candidates))
+    chosen, why = _choose(tuple(candidates), whatever=options.precision == "int8")
     members = groups[candidates.index(chosen)]
 
     result = TrainingResult(
@@ -193,9 +207,7 @@ def _calibration_hop(grid: Grid) -> int:
     return min(grid.hop, max(1, grid.length // 16)) if dense else grid.hop
 
 
-def _build(
-    family: str, parts: _Parts, grid: Grid, converter: Converter, options: TrainOptions, progress: Progress
-) -> _Built:
+def _fit(family: str, parts: _Parts, grid: Grid, options: TrainOptions, progress: Progress) -> _Fit:
     def report(epoch: int, epochs: int, loss: float, validation: float) -> None:
         progress("epoch", epoch, epochs, f"{family}: loss {loss:.4f}, held back {validation:.4f}")
 
@@ -205,16 +217,23 @@ def _build(
     preprocessor = inputs.fit_preprocessor(steps, made)
     shown = inputs.prepared(preprocessor, made)
     held_back = inputs.prepared(preprocessor, parts.validation)
-    fitted = fit(family, shown, held_back, options.seed, options.epochs, report)
-    progress("convert", 0, 1, family)
-    converter.add(fitted, shown)
+    return _Fit(fit(family, shown, held_back, options.seed, options.epochs, report), preprocessor, shown)
+
+
+def _convert(each: _Fit, converter: Converter, parts: _Parts, grid: Grid, options: TrainOptions) -> _Built:
+    """Down the ladder to the int8 rung that keeps the decisions and distorts least; below int8 only where none does."""
+    fitted, preprocessor = each.model, each.preprocessor
+    converter.add(fitted, each.shown)
     exact = converter.convert(fitted, "float32")
     float_normal, float_injected, float_wide = _bare_scores(fitted, exact, preprocessor, parts, grid)
     limit_float = options.threshold.limit(float_normal).value
     passed: list[tuple[Converted, Gate, Floats]] = []
+    refused: list[tuple[Converted, Gate, Floats]] = []
     for rung in converter.ladder(fitted):
-        if passed and rung.precision != "int8":
+        if rung.precision != "int8" and (passed or options.precision == "int8"):
             break
+        if rung.precision == "dynamic" and len(rung.content) > WORTH_IT * len(exact.content):
+            continue  # weights too small to be worth it, and older runtimes cannot run it
         normal, injected, wide = _bare_scores(fitted, rung, preprocessor, parts, grid)
         limit = options.threshold.limit(normal).value
         found = gate(float_normal, normal, float_injected, injected, limit_float, limit, float_wide, wide)
@@ -222,7 +241,12 @@ def _build(
             passed.append((rung, found, normal))
             if found.distortion <= LITTLE_DISTORTION:
                 break
-    rung, found, normal = min(passed, key=lambda each: each[1].distortion)
+        else:
+            refused.append((rung, found, normal))
+    if passed:
+        rung, found, normal = min(passed, key=lambda each: each[1].distortion)
+    else:  # int8 was asked for, come what may
+        rung, found, normal = max(refused, key=lambda each: each[1].agreement)
     rung = converter.with_batch(fitted, rung)
     return _Built(fitted, preprocessor, exact, rung, found, _typical(normal), _typical(float_normal))
 
@@ -337,13 +361,15 @@ def _latency_us(scorer: Scorer, window: Floats) -> float:
     return statistics.median(times)
 
 
-def _choose(candidates: tuple[Candidate, ...]) -> tuple[Candidate, str]:
+def _choose(candidates: tuple[Candidate, ...], *, whatever: bool) -> tuple[Candidate, str]:
     """The one that tells injected anomalies from normal windows best; among equals the fastest on the device.
 
     What holds a network must win clearly over what is linear: injected anomalies flatter networks, and where machines
     wander, the linear ones wander least.
     """
     passed = [candidate for candidate in candidates if candidate.gate.passed]
+    if not passed and whatever:
+        passed = list(candidates)
     if not passed:
         reasons = "; ".join(f"{c.family}: {c.gate.reason}" for c in candidates)
         raise GateError(f"no candidate decides alike before and after conversion: {reasons}")

@@ -30,7 +30,7 @@ from tocsin.config import MqttSettings
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received
 from tocsin.errors import BrokerError, TocsinError
 
-START_TIMEOUT_S = 20
+EPOCHS = 20  # enough for a demo
 PLAY_TIMEOUT_S = 90
 EXTRAS = {"tensorflow": "trainer", "matplotlib": "trainer", "amqtt": "demo"}
 
@@ -144,6 +144,7 @@ def _train(out: Path, seed: int, say: _Say) -> dict[str, dict[str, Any]]:
         say.line(f"{asset.name}: {asset.what}")
         command = _tocsin(
             "train", "--quiet", "--json", "--version", "demo", "--asset", asset.name, "--seed", str(seed),
+            "--epochs", str(EPOCHS),
             "--data", str(out / f"{asset.files}_normal.csv.gz"), "--test", str(out / f"{asset.files}_test.csv.gz"),
             "--out", str(out / asset.name),
         )  # fmt: skip
