@@ -72,6 +72,9 @@ def print_summary(trained: Trained) -> None:
             f"{c.seconds:.1f} s",
         )
     console.print(table)
+    for c in result.candidates:
+        if c.gate.reason:
+            console.print(f"{c.family}: {c.gate.reason}", soft_wrap=True, markup=False)
     console.print(f"bundle  {trained.bundle.path}", soft_wrap=True, markup=False)
     console.print(f"report  {trained.report}", soft_wrap=True, markup=False)
     console.print(f"next    tocsin replay --bundle {trained.bundle.path} --input NEW.csv", soft_wrap=True, markup=False)

@@ -191,7 +191,7 @@ def _candidates(result: TrainingResult) -> str:
         ("size in float32", lambda c: size(c.float_bytes)),
         ("weights", lambda c: c.parameters),
         ("latency, µs a window", lambda c: c.latency_us),
-        ("gate", lambda c: "passed" if c.gate.passed else f"failed: {c.gate.reason}"),
+        ("gate", lambda c: "; ".join(filter(None, ("passed" if c.gate.passed else "failed", c.gate.reason)))),
         ("· correlation of scores with float", lambda c: c.gate.correlation),
         ("· equal decisions", lambda c: c.gate.agreement),
         ("· ROC-AUC on injected anomalies, float", lambda c: c.gate.auc_float),

@@ -64,7 +64,7 @@ class Gate:
         auc_converted: the same, converted model.
         distortion: 90th percentile of |ln(converted / float)| of the ratios of windows far outside of normal running.
         passed: all within their limits.
-        reason: why not, or empty.
+        reason: why not, or why a rung below int8 was taken, or empty.
     """
 
     correlation: float

@@ -245,6 +245,9 @@ def _convert(each: _Fit, converter: Converter, parts: _Parts, grid: Grid, option
             refused.append((rung, found, normal))
     if passed:
         rung, found, normal = min(passed, key=lambda each: each[1].distortion)
+        if rung.precision != "int8":
+            nearest = max(refused, key=lambda each: each[1].agreement)[1]
+            found = replace(found, reason=f"int8 is not used: {nearest.reason}")
     else:  # int8 was asked for, come what may
         rung, found, normal = max(refused, key=lambda each: each[1].agreement)
     rung = converter.with_batch(fitted, rung)

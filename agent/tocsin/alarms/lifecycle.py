@@ -225,10 +225,20 @@ def sentence(transition: Transition, context: AlarmContext) -> str:
 
 def _channel(part: Contribution, unit: str) -> str:
     label = part.channel.replace("_", " ")
-    text = f"{label[:1].upper()}{label[1:]} ({part.share:.0%}) {part.seen:.3g} {unit}".replace("%", " %").rstrip()
+    share = f"{label[:1].upper()}{label[1:]} ({part.share * 100:.0f} %)"
     if part.expected is None or not math.isfinite(part.expected):
-        return text
-    return f"{text} where {part.expected:.3g} was expected"
+        return f"{share} {part.seen:.3g} {unit}".rstrip()
+    seen, expected = _told_apart(part.seen, part.expected)
+    return f"{f'{share} {seen} {unit}'.rstrip()} where {expected} was expected"
+
+
+def _told_apart(seen: float, expected: float) -> tuple[str, str]:
+    """Both with as many digits, three or more, as it takes to tell them apart."""
+    for digits in range(3, 7):
+        texts = f"{seen:.{digits}g}", f"{expected:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def ulid(time_s: float, randomness: bytes) -> str:

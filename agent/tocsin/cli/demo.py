@@ -158,13 +158,16 @@ def _train(out: Path, seed: int, say: _Say) -> dict[str, dict[str, Any]]:
     for name, found in metrics.items():
         say.line("")
         say.line(f"{name}: windows of {found['window']['length']} rows; limit and figures are the converted model's")
-        say.line("  family    ships as      KiB  µs/window  same decisions  separation     limit")
+        say.line("  family     ships as      KiB  µs/window  same decisions  separation     limit")
         for model in found["candidates"]:
             say.line(
-                f"{'→' if model['chosen'] else ' '} {model['family']:<10}{model['precision']:<9}"
+                f"{'→' if model['chosen'] else ' '} {model['family']:<11}{model['precision']:<9}"
                 f"{model['bytes'] / 1024:>8.1f}{model['latency_us']:>11.1f}{model['gate']['agreement']:>16.2%}"
                 f"{model['separation']:>12.4f}{model['threshold']['value']:>10.4g}"
             )
+        for model in found["candidates"]:
+            if model["gate"]["reason"]:
+                say.line(f"  {model['family']}: {model['gate']['reason']}")
     return metrics
 
 
