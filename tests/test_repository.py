@@ -49,7 +49,7 @@ def lines_with(pattern: re.Pattern[str]) -> list[str]:
     for file in tracked():
         if file == Path(__file__) or b"\0" in (content := file.read_bytes()):
             continue
-        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             if pattern.search(line):
                 found.append(f"{file.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     return found
