@@ -13,10 +13,11 @@ from pydantic import Field
 from tocsin.alarms.detector import AlarmRule
 from tocsin.config import TOPIC_ID, AlarmSettings, Settings
 from tocsin.config_file import read_settings
+from tocsin.core.interpreter import without_chatter
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
-from tocsin_trainer.dataset import choose_window, load, split
+from tocsin_trainer.dataset import Dataset, choose_window, load, split
 from tocsin_trainer.options import FAMILIES, TrainOptions
 
 
@@ -132,18 +133,19 @@ def train(
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
     """
     options = _options((*data, *more), out, config, flags)
-    _check_data(options)
+    recordings = _checked(options)
     _make_folder(out)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # tensorflow speaks at length of processors it does not need
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
-        from tocsin_trainer.train import train as run  # noqa: PLC0415
+        with without_chatter("InitializeLog()", "port.cc", "cpu_feature_guard", "AVX", "cudart_stub"):
+            from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
+            from tocsin_trainer.train import train as run  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
             f"training needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
         ) from error
     with shown(sys.stderr, quiet) as progress:
-        trained = run(options, progress)
+        trained = run(options, progress, recordings)
     for warning in trained.result.warnings:
         click.echo(f"tocsin: warning: {warning}", err=True)
     if as_json:
@@ -152,11 +154,12 @@ def train(
     print_summary(trained)
 
 
-def _check_data(options: TrainOptions) -> None:
-    """Reads the recordings once before anything heavy is loaded: what ails them is told at once."""
+def _checked(options: TrainOptions) -> Dataset:
+    """The recordings, read before anything heavy is loaded: what ails them is told at once."""
     recorded = load(options.data, options.table, repair=options.repair)
     length, hop, _ = choose_window(recorded, options.window, options.hop)
     split(recorded, length, hop)
+    return recorded
 
 
 def _make_folder(out: Path) -> None:

@@ -102,8 +102,13 @@ Progress = Callable[[str, int, int, str], None]
 """Called with stage, done, of how many, and a few words."""
 
 
-def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Trained:
+def train(options: TrainOptions, progress: Progress = lambda *_: None, recordings: ds.Dataset | None = None) -> Trained:
     """Trains, converts, calibrates and judges the families, and ships one, or an ensemble of two.
+
+    Args:
+        options: what the user asked for.
+        progress: told how far it is.
+        recordings: `options.data`, where they are loaded already.
 
     Raises:
         DataError: the recordings are damaged or too short.
@@ -112,7 +117,8 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None) -> Traine
     begin = time.perf_counter()
     created = datetime.now(UTC)
     progress("load", 0, 1, "")
-    data = ds.without_labels(ds.load(options.data, options.table, repair=options.repair))  # all of it is normal running
+    loaded = recordings or ds.load(options.data, options.table, repair=options.repair)
+    data = ds.without_labels(loaded)  # all of it is normal running
     length, hop, choices = ds.choose_window(data, options.window, options.hop)
     split = ds.split(data, length, hop)
     labelled = _load_test(options, data)
