@@ -116,7 +116,7 @@ def test_a_recording_is_played_its_alarms_delivered_and_the_agent_ends(
     found = events(consumer)
     assert [event["type"] for event in found] == ["new", "end"] * FAULTS
     assert [event["seq"] for event in found] == sorted(event["seq"] for event in found)
-    assert found[0]["after"]["raised"] == "2026-03-09T08:02:32.000Z"
+    assert found[0]["after"]["raised"] == "2026-03-09T08:02:33.000Z"
     assert [event["after"]["contributions"][0]["channel"] for event in found[::2]] == ["pressure", "flow", "pressure"]
     info = json.loads(consumer.on("info")[0].payload)
     assert info["assets"][0]["channels"] == ["pressure", "flow"]

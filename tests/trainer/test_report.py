@@ -194,7 +194,7 @@ def test_all_candidates_choices_warnings_and_baselines_are_told(result: Training
     words = " ".join("".join(Elements(shown).words).split())
     for candidate_ in result.candidates:
         assert candidate_.family in words
-    for told in ("pca ✓ ships", "failed: decisions differ", "always-on", "random", "the median step of the file",
+    for told in ("pca ✓ ships", "failed; decisions differ", "always-on", "random", "the median step of the file",
                  "2 gaps longer than 10 s", "temperature_bearing", "mm/s", "mean + 4 σ of 900 calibration scores",
                  "tocsin model verify pump-3-1.4.0.tocsin", "seed"):  # fmt: skip
         assert told in words

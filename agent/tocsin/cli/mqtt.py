@@ -49,11 +49,16 @@ def sub(
     show = _as_json if as_json else readable
     filters = list(topics) or [f"{settings.prefix}/#"]
     signal.signal(signal.SIGTERM, _finish)
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     _listen(Access.read(settings), filters, count, lambda message: click.echo(show(message)))
 
 
 def _finish(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _listen(access: Access, filters: list[str], count: int | None, show: Callable[[Received], None]) -> None:
