@@ -1,0 +1,237 @@
+"""Writes the reference pages that are made from the code: `python docs/make_reference.py`; a test compares them.
+
+```
+click's commands           ─► reference/commands.md
+tocsin.config              ─► configure/settings.md
+tocsin.delivery.wire       ─► reference/messages.md, reference/schema/*.json
+```
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tocsin.cli.main import cli
+from tocsin.config import AgentSettings
+from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, Health, Info, Score, Wire
+
+DOCS = Path(__file__).parent
+WIDTH = 110
+MADE = "<!-- made by docs/make_reference.py: change the code instead -->\n"
+
+MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic under <prefix>/<device>/, how it is sent
+    "alarm-event": (AlarmEvent, "event/alarm", "QoS 1, through the outbox; one at every change of an alarm"),
+    "alarm": (AlarmMessage, "alarm/<alarm>", "QoS 1, through the outbox, retained; empty when the alarm has ended"),
+    "score": (Score, "score/<asset>", "QoS 0, only while connected; one for each window"),
+    "info": (Info, "info", "QoS 1, retained; at every connect"),
+    "health": (Health, "health", "QoS 1, retained; every `mqtt.health_interval_s`"),
+}
+MEANING = {  # what the schema leaves unsaid
+    "mqtt.username": "name at the broker",
+    "mqtt.health_interval_s": "between two messages on `health`",
+    "mqtt.keepalive_s": "after so long a silence the connection counts as broken",
+    "assets[].source.channels": "in the order of the numbers: `pressure [bar]`, or `{name: pressure, unit: bar}`",
+    "assets[].source.separator": "between fields, when it is not found",
+    "assets[].source.rate_hz": "samples a second",
+    "assets[].source.seed": "of the noise; the same seed gives the same samples",
+    "assets[].source.fault_channel": "name of the channel that goes wrong",
+    "assets[].source.fault_size": "in amplitudes of its swing",
+    "assets[].source.baud": "bits a second",
+    "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
+    "assets[].severity": "of this asset's alarms",
+}
+OPENED = {"mqtt", "mqtt.tls", "assets", "assets[].source", "assets[].alarm"}  # keys that only hold others
+
+
+def pages() -> dict[str, str]:
+    """Every page by its path under docs/."""
+    made = {
+        "reference/commands.md": commands(),
+        "configure/settings.md": settings(),
+        "reference/messages.md": messages(),
+    }
+    for name, (model, _, _) in MESSAGES.items():
+        made[f"reference/schema/{name}.json"] = json.dumps(model.model_json_schema(by_alias=True), indent=1) + "\n"
+    return made
+
+
+def commands() -> str:
+    """What `--help` says of every command."""
+    parts = [f"{MADE}# Commands\n\nWhat `--help` says. Exit codes stand [in the reference](index.md#exit-codes).\n"]
+    for path, command in _walk(cli, ("tocsin",)):
+        parts.append(f"## {' '.join(path)}\n\n```text\n{help_text(path, command)}\n```\n")
+    return "\n".join(parts)
+
+
+def help_text(path: tuple[str, ...], command: click.Command) -> str:
+    """One command's help, at a fixed width."""
+    context: click.Context | None = None
+    for name in path[:-1]:
+        context = click.Context(cli, context, info_name=name)
+    own = click.Context(command, context, info_name=path[-1], terminal_width=WIDTH, max_content_width=WIDTH,
+                        help_option_names=cli.context_settings["help_option_names"])  # fmt: skip
+    return "\n".join(line.rstrip() for line in command.get_help(own).splitlines())
+
+
+def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from _walk(inner, (*path, name))
+
+
+def settings() -> str:
+    """Every key of the agent's YAML with its default."""
+    whole = AgentSettings.model_json_schema()
+    sections: dict[str, list[str]] = {}
+    for title, key, form, required in _keys(whole, whole, "", "The agent"):
+        shown, default = key.removeprefix("assets[].source."), _default(key, form, required)
+        meaning = MEANING.get(key) or form.get("description", "")
+        sections.setdefault(title, []).append(f"| `{shown}` | {_kind(form, whole)} | {default} | {_cell(meaning)} |")
+    text = f"{MADE}# Settings\n\nAll keys of the agent's YAML. What has no default must be given.\n"
+    for title, rows in sections.items():
+        text += f"\n## {title}\n\n| key | is | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    return text
+
+
+def _keys(
+    node: dict[str, Any], whole: dict[str, Any], under: str, title: str
+) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """(section, dotted key, schema, required) of every key below a node."""
+    for name, form in node.get("properties", {}).items():
+        key = f"{under}.{name}" if under else name
+        if key == "assets":
+            yield from _keys(_resolved(form["items"], whole), whole, "assets[]", "An asset, `assets:`")
+        elif key == "assets[].source":
+            for kind, reference in form["discriminator"]["mapping"].items():
+                chosen = _resolved({"$ref": reference}, whole)
+                yield from _keys(chosen, whole, key, f"A source of `type: {kind}`")
+        elif key in OPENED:
+            yield from _keys(_resolved(form, whole), whole, key, title if under else f"The broker, `{name}:`")
+        elif not (under == "assets[].source" and name == "type"):
+            yield title, key, form, name in node.get("required", [])
+
+
+def _resolved(form: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    for option in form.get("anyOf", []):
+        if "$ref" in option:
+            form = option
+    return whole["$defs"][form["$ref"].rpartition("/")[2]] if "$ref" in form else form
+
+
+def _kind(form: dict[str, Any], whole: dict[str, Any]) -> str:
+    """The JSON Schema's type in a word or two."""
+    if "$ref" in form:
+        return "name and unit"
+    if "anyOf" in form:
+        kinds = [_kind(option, whole) for option in form["anyOf"] if option.get("type") != "null"]
+        return "duration" if kinds == ["number", "text"] else " or ".join(dict.fromkeys(kinds))
+    if form.get("type") == "array":
+        return f"list of {_kind(form['items'], whole)}"
+    return "path" if form.get("format") == "path" else _plain_kind(form)
+
+
+def _plain_kind(form: dict[str, Any]) -> str:
+    values = form.get("enum") or ([form["const"]] if "const" in form else [])
+    if values:
+        return " or ".join(f"`{value}`" for value in values)
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+        "null": "null",
+    }
+    return words[str(form["type"])]
+
+
+def _default(key: str, form: dict[str, Any], required: bool) -> str:
+    if required:
+        return ""
+    value = form.get("default")
+    if value is None:
+        return "as the bundle says" if key.startswith("assets[].alarm") else "found" if "default" not in form else "–"
+    return f"`{json.dumps(value)}`" if value != "" else "empty"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def messages() -> str:
+    """Topics, and the keys of each payload."""
+    text = f"""{MADE}# Topics and payloads
+
+Everything stands under `<prefix>/<device>/`, the prefix being `tocsin` where the settings do not say otherwise.
+Payloads are UTF-8 JSON, but for `status`. Times are RFC 3339, UTC, with milliseconds and `Z`. Numbers are finite: what
+cannot be is `null`.
+
+| topic | payload | sent |
+|---|---|---|
+| `status` | `online`, `stopped` or `offline`, plain text | QoS 1, retained; `offline` is the will |
+"""
+    for name, (_, topic, how) in MESSAGES.items():
+        text += f"| `{topic}` | [{name}](#{name}), [JSON Schema](schema/{name}.json) | {how} |\n"
+    text += """
+What went through the outbox carries `schema`, `boot`, `seq` and `replayed`. Delivery is at least once: drop what has
+the same (`device`, `boot`, `seq`) as something before.
+"""
+    body = set(AlarmBody.model_json_schema(by_alias=True)["properties"])
+    for name, (model, topic, _) in MESSAGES.items():
+        text += f"\n## {name}\n\n`<prefix>/<device>/{topic}`\n\n"
+        if issubclass(model, AlarmBody):
+            text += "The keys of [AlarmBody](#alarmbody), and these:\n\n"
+        text += _table(model.model_json_schema(by_alias=True), body if issubclass(model, AlarmBody) else set())
+    parts: dict[str, dict[str, Any]] = {}
+    for model, _, _ in MESSAGES.values():
+        parts |= {k: v for k, v in model.model_json_schema(by_alias=True).get("$defs", {}).items() if "properties" in v}
+    text += "\n## Parts\n"
+    for name in sorted(parts):
+        text += f"\n### {name}\n\n{_table(parts[name])}"
+    return text
+
+
+def _table(schema: dict[str, Any], without: Collection[str] = ()) -> str:
+    rows = [
+        f"| `{key}` | {_wire_kind(form)} | {_cell(form.get('description', ''))} |"
+        for key, form in schema["properties"].items()
+        if key not in without
+    ]
+    return "| key | is | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _wire_kind(form: dict[str, Any]) -> str:
+    if "$ref" in form:
+        name = form["$ref"].rpartition("/")[2]
+        return _plain_kind({"enum": VALUES[name]}) if name in VALUES else f"[{name}](#{name.lower()})"
+    if "anyOf" in form:
+        return " or ".join(_wire_kind(option) for option in form["anyOf"])
+    if form.get("type") == "array":
+        return f"list of {_wire_kind(form['items'])}"
+    if form.get("type") == "object":
+        return f"object: name → {_wire_kind(form['additionalProperties'])}"
+    return "time" if "pattern" in form else _plain_kind(form)
+
+
+VALUES: dict[str, list[str]] = {  # enumerations of the alarms' payload
+    name: form["enum"] for name, form in AlarmEvent.model_json_schema()["$defs"].items() if "enum" in form
+}
+
+
+def write() -> None:
+    """Writes every page."""
+    for name, text in pages().items():
+        path = DOCS / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    write()
