@@ -24,6 +24,7 @@ from tocsin.core.bundle import load_bundle
 from tocsin.core.threshold import Threshold
 from tocsin.delivery.wire import AlarmEvent
 from tocsin.records import Change, Contribution, Transition
+from tocsin_trainer.cli import TrainSettings
 from tocsin_trainer.metrics import label_figures
 from tocsin_trainer.report import metrics_json
 from tocsin_trainer.results import Candidate, Gate, TrainingResult
@@ -67,7 +68,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     for block in fenced(page, "sh"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words and (words[0] == "tocsin" or words == ["make", "demo"]):
                 yield words
@@ -141,6 +142,11 @@ def test_there_is_a_sample_of_every_source() -> None:
     shown = {asset["source"]["type"] for _, body in SAMPLES for asset in yaml.safe_load(body)["assets"]}
     mapping = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]["discriminator"]
     assert shown == set(mapping["mapping"])
+
+
+def test_the_keys_of_a_training_file_are_those_of_its_settings() -> None:
+    said = (DOCS / "configure/index.md").read_text("utf-8").partition("Its keys: ")[2].partition(" as above")[0]
+    assert set(re.findall(r"`(\w+)`", said)) == set(TrainSettings.model_fields)
 
 
 def test_the_alarm_in_the_readme_is_one() -> None:
