@@ -84,11 +84,11 @@ class Agent:
         self._claim.close()
 
     def played_out(self) -> bool:
-        """Every recording has ended and all is delivered, but for what no one has subscribed to."""
+        """Every recording has ended and all is delivered, but for topics that the broker does not take."""
         if not all(worker.finished.is_set() for worker in self.workers) or not self.desk.queue.empty():
             return False
         found: Statistics = self.publisher.statistics
-        return found.connected and found.outbox_depth <= len(found.held)
+        return found.connected and found.settled
 
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}

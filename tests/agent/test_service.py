@@ -123,6 +123,13 @@ def test_a_recording_is_played_its_alarms_delivered_and_the_agent_ends(
 
 
 @pytest.mark.broker
+def test_a_recording_whose_alarms_nobody_subscribed_to_ends_and_keeps_them_on_disk(agents: Agents, broker: Any) -> None:
+    broker.start()
+    finish(agents.start(agents.configure(broker.port, asset())), 20)
+    assert [event["type"] for event in committed(agents.outbox)] == ["new", "end"] * FAULTS
+
+
+@pytest.mark.broker
 def test_no_committed_alarm_is_lost_when_broker_and_agent_are_killed(
     agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
 ) -> None:

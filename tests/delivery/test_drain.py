@@ -83,6 +83,41 @@ def test_an_event_that_nobody_listens_to_is_held_and_tried_again_one_at_a_time_w
     assert drain.holds == ()
 
 
+def test_it_is_settled_when_all_that_waits_is_of_held_topics(outbox):
+    first, second = put(outbox, "e", "e")
+    drain = connected(outbox)
+    assert not drain.settled
+    send(drain, 0)
+    assert not drain.settled
+    for seq in (first, second):
+        drain.answered(seq, NOBODY, "", 0)
+    assert (drain.settled, drain.waiting, len(drain.holds)) == (True, 2, 1)
+    put(outbox, "other")
+    assert not drain.settled
+
+
+def test_nothing_is_to_be_done_of_itself_while_a_held_topics_retry_is_unanswered(outbox):
+    (seq,) = put(outbox, "e")
+    drain = connected(outbox)
+    send(drain, 0)
+    drain.answered(seq, NOBODY, "", 0)
+    assert drain.next_s() == FIRST_HOLD_S
+    assert send(drain, FIRST_HOLD_S) == [seq]
+    assert drain.next_s() is None
+    drain.answered(seq, NOBODY, "", FIRST_HOLD_S)
+    assert drain.next_s() == 3 * FIRST_HOLD_S
+
+
+def test_a_held_topic_is_not_due_while_the_window_is_full(outbox):
+    (held,) = put(outbox, "e")
+    drain = connected(outbox, window=4)  # room for one
+    send(drain, 0)
+    drain.answered(held, NOBODY, "", 0)
+    (other,) = put(outbox, "other")
+    assert send(drain, 0.5) == [other]
+    assert (send(drain, FIRST_HOLD_S), drain.next_s()) == ([], None)
+
+
 def test_a_retained_state_that_nobody_listens_to_is_delivered(outbox):
     seqs = put(outbox, "alarm/a", retain=True)
     drain = connected(outbox)

@@ -76,7 +76,7 @@ class Drain:
 
     @property
     def settled(self) -> bool:
-        """Nothing more can be sent at present: all is taken or held."""
+        """Nothing more can be sent at present: all is taken, or of topics that are held."""
         return not self._in_flight and not self._outbox.pending(1, self._cursor)
 
     def connected(self, now_s: float, window: int) -> None:
@@ -152,8 +152,10 @@ class Drain:
         self._holds[row.topic] = Hold(row.topic, row.seq, reason, delay_s, now_s + delay_s)
 
     def next_s(self) -> float | None:
-        """Monotonic time at which `due` or `sweep` has something to do of itself."""
-        times = [hold.until_s for hold in self._holds.values()]
+        """Monotonic time at which `due` or `sweep` has something to do of itself, without an answer or a message."""
+        flying = {row.topic for row in self._in_flight.values()}
+        room = len(self._in_flight) < self._window
+        times = [hold.until_s for hold in self._holds.values() if room and hold.topic not in flying]
         if self._lingering:
             times.append(next(iter(self._lingering.values())) + LINGER_S)
         return min(times, default=None)

@@ -63,6 +63,7 @@ class Statistics:
         refused: messages that no broker would ever take, given up.
         dropped: messages dropped because the outbox was full, since its file was made.
         scores_dropped: scores dropped without a connection, or too many at once.
+        settled: nothing more can be sent at present: all is taken, or of topics that are held.
         outbox_depth: messages that the broker has not taken yet.
         outbox_oldest_s: age of the oldest, seconds.
         connects: sessions opened.
@@ -77,6 +78,7 @@ class Statistics:
     refused: int
     dropped: int
     scores_dropped: int
+    settled: bool
     outbox_depth: int
     outbox_oldest_s: float
     connects: int
@@ -152,6 +154,7 @@ class Publisher:
             refused=self._drain.refused,
             dropped=self._outbox.dropped,
             scores_dropped=self._scores_dropped,
+            settled=self._drain.settled,
             outbox_depth=self._drain.waiting,
             outbox_oldest_s=self._outbox.oldest_age() if self._drain.waiting else 0.0,
             connects=self._connects,
