@@ -4,7 +4,8 @@
  every line ── Transition ──► queue ──► lifecycle.apply ──► one transaction: alarm table, event, retained state ──► wake
 ```
 Rules: transitions are applied in the order in which they came, nowhere else. What was committed is delivered or still
-on the disk. An item that fails is counted and logged, and the next is taken; a full or failing disk is waited for.
+on the disk. An item that fails is counted and logged, and the next is taken; a disk that is full, failing or damaged
+is waited for.
 """
 
 import logging
@@ -139,7 +140,7 @@ class AlarmDesk:
         while True:
             try:
                 self._commit(step)
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:  # full, failing, locked, damaged: the state is as before
                 if self._stopping.is_set():
                     raise
                 if not self._waiting_for_disk:

@@ -93,15 +93,20 @@ class Agent:
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
         failing = sum(worker.failing for worker in self.workers)
+        silent = any(source.state == "silent" for source, _ in health.values())
+        alarms = self.desk.statistics
+        worse = failing or silent or alarms.failed or alarms.waiting_for_disk
         synced = time_quality() == "ntp"
         return Health(
             time=rfc3339(time.time()),
-            status="ok" if not failing else "failing" if failing == len(self.workers) else "degraded",
+            status="failing" if failing == len(self.workers) else "degraded" if worse else "ok",
             uptime_s=round(time.monotonic() - self._begin_s, 1),
             cpu_percent=self._cpu.percent(),
             memory_mb=system.memory_mb(),
             cpu_temp_c=system.cpu_temp_c(),
             disk_free_mb=system.disk_free_mb(self._settings.state_dir),
+            alarms_failed_total=alarms.failed,
+            waiting_for_disk=alarms.waiting_for_disk,
             clock_synced=synced,
             sources={asset: source for asset, (source, _) in health.items()},
             assets={asset: line for asset, (_, line) in health.items()},

@@ -4,6 +4,8 @@ import json
 import sqlite3
 import threading
 
+import pytest
+
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.delivery.outbox import Outbox
 from tocsin.records import Change
@@ -52,8 +54,15 @@ def test_the_publisher_is_woken_after_each_commit(outbox, desk_of, transition):
 
 
 def test_an_item_that_cannot_be_applied_does_not_stop_the_next(outbox, desk_of, transition):
-    desk = run(desk_of(), transition(time_s=float("nan")), transition())
+    desk = run(desk_of(), transition(window_rows=-1), transition())
     assert desk.statistics.failed == 1 and desk.active_alarms() == {"pump-1-model"}
+
+
+@pytest.mark.parametrize("time_s", [1.7e15, -1e300, float("nan")])
+def test_an_alarm_whose_time_no_calendar_holds_is_told_all_the_same(outbox, desk_of, transition, time_s):
+    desk = run(desk_of(), transition(time_s=time_s, window_end_s=time_s))
+    assert desk.statistics.failed == 0
+    assert messages(outbox) == [("event/alarm", "new"), ("alarm/pump-1-model", "state")]
 
 
 def test_state_and_messages_are_committed_together_or_not_at_all(outbox, desk_of, transition):
@@ -79,6 +88,21 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(outbox, desk_of, transiti
     until(lambda: len(desk.active_alarms()) == 20)
     desk.stop()
     assert desk.statistics.failed == 0 and outbox.depth() == 40
+
+
+def test_a_database_error_of_any_kind_is_waited_for(outbox, desk_of, transition, until):
+    sabotage = sqlite3.connect(outbox.path, isolation_level=None)
+    sabotage.execute("CREATE TRIGGER no BEFORE INSERT ON latest BEGIN SELECT RAISE(ABORT, 'no'); END")
+    desk = desk_of()
+    desk.start()
+    desk.queue.put(transition())
+    until(lambda: desk.statistics.waiting_for_disk)
+    assert desk.active_alarms() == frozenset() and desk.statistics.failed == 0
+    sabotage.execute("DROP TRIGGER no")
+    sabotage.close()
+    until(lambda: desk.active_alarms() == {"pump-1-model"})
+    desk.stop()
+    assert desk.statistics.failed == 0 and not desk.statistics.waiting_for_disk and outbox.depth() == 2
 
 
 def test_an_alarm_of_an_asset_taken_out_of_the_configuration_ends_at_start(outbox, desk_of, transition):

@@ -28,6 +28,7 @@ SCHEMA: Literal[1] = 1
 ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
 EVENT_ALARM = "event/alarm"
 MAX_CONTRIBUTIONS = 8
+_FIRST_S, _LAST_S = -62135596800.0, 253402300799.9995  # the years 1 to 9999
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2025-03-09T14:05:59.250Z"])]
 Count = Annotated[int, Field(ge=0)]
@@ -66,12 +67,13 @@ def score_topic(asset: str) -> str:
 
 
 def rfc3339(time_s: float) -> str:
-    """Epoch seconds as text.
+    """Epoch seconds as text; what no calendar holds is its nearest end, or 1970 when it is no number.
 
-    >>> rfc3339(0.0625)
-    '1970-01-01T00:00:00.062Z'
+    >>> rfc3339(0.0625), rfc3339(1e18), rfc3339(float("nan"))
+    ('1970-01-01T00:00:00.062Z', '9999-12-31T23:59:59.999Z', '1970-01-01T00:00:00.000Z')
     """
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    held = 0.0 if math.isnan(time_s) else min(max(time_s, _FIRST_S), _LAST_S)  # an alarm is worth more than its time
+    return datetime.fromtimestamp(held, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def number(value: float | None) -> float | None:
@@ -259,10 +261,13 @@ class Info(Wire):
 class SourceHealth(Wire):
     """How an asset's source fares."""
 
+    state: Literal["ok", "silent", "failing", "ended"] = Field(
+        "ok", description="silent: no sample for ten hops of the window, at least 10 s"
+    )
     samples_total: Count
     last_sample_age_s: float | None = None
-    errors_total: Count = 0
-    last_error: str | None = None
+    errors_total: Count = Field(0, description="failures, and lines that could not be read")
+    last_error: str | None = Field(None, description="null while it is well")
 
 
 class AssetHealth(Wire):
@@ -272,6 +277,8 @@ class AssetHealth(Wire):
     inference_ms_p50: float | None = None
     inference_ms_p99: float | None = None
     overruns_total: Count = 0
+    not_finite_total: Count = Field(0, description="windows without a finite score, left out of the decision")
+    gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
 
 
 class Health(Wire):
@@ -279,7 +286,9 @@ class Health(Wire):
 
     schema_: Literal[1] = Field(SCHEMA, alias="schema")
     time: Time
-    status: Literal["ok", "degraded", "failing"]
+    status: Literal["ok", "degraded", "failing"] = Field(
+        description="failing: every asset fails; degraded: one fails or is silent, or alarms could not be written"
+    )
     uptime_s: float
     cpu_percent: float | None = None
     memory_mb: float | None = None
@@ -289,6 +298,8 @@ class Health(Wire):
     outbox_depth: Count = 0
     outbox_oldest_s: float = 0.0
     dropped_total: Count = 0
+    alarms_failed_total: Count = Field(0, description="alarm changes that could not be applied")
+    waiting_for_disk: bool = Field(False, description="alarms wait in memory until the disk takes them")
     clock_synced: bool
     sources: dict[str, SourceHealth] = {}
     assets: dict[str, AssetHealth] = {}
