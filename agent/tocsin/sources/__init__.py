@@ -17,11 +17,15 @@ class Source(Protocol):
 
     Attributes:
         channels: columns of every block; known once opened.
-        ended: nothing will come any more (a recording that was played to its end).
+        ended: nothing will come any more (a recording that was played to its end, or broke off with a SourceError).
     """
 
     channels: tuple[Channel, ...]
     ended: bool
+
+    @property
+    def bad_lines(self) -> int:
+        """What came and could not be read, since the start."""
 
     def open(self) -> None:
         """Connects.

@@ -33,6 +33,11 @@ class ReplaySource:
         self._rest: SampleBlock | None = None
         self._started: tuple[float, float] | None = None
 
+    @property
+    def bad_lines(self) -> int:
+        """None: a line that cannot be read ends the recording."""
+        return 0
+
     def open(self) -> None:
         """Looks at the files; playing goes on from where it stopped."""
         if self._opened:

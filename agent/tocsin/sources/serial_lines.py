@@ -2,9 +2,11 @@
 
 This is what Edge Impulse's data forwarder and most Arduino sketches print. Separators: comma, semicolon, tab or
 space. A line that does not parse is counted and skipped, so that the stream recovers by itself after garbage.
-Samples are stamped on arrival, spread evenly at the rate the settings give.
+Samples are stamped on arrival, spread evenly at the rate the settings give. The stamps begin at the wall clock and go
+on with the monotonic one, so that a small step of the wall clock tears no window; a large one is followed.
 """
 
+import logging
 import time
 
 import numpy as np
@@ -12,7 +14,10 @@ import numpy as np
 from tocsin.errors import SourceError
 from tocsin.records import Channel, Floats, SampleBlock
 
+log = logging.getLogger(__name__)
+
 LONGEST_LINE = 1024
+LARGEST_STEP_S = 1.0  # of the wall clock, that the stamps do not follow
 SEPARATORS = str.maketrans(";\t,", "   ")
 
 
@@ -64,6 +69,9 @@ class SerialSource:
         baud: bits a second.
         channels: one a number in the line, in order.
         rate_hz: lines a second.
+
+    Attributes:
+        clock_steps: steps of the wall clock that the stamps followed.
     """
 
     def __init__(self, port: str, baud: int, channels: tuple[Channel, ...], rate_hz: float) -> None:
@@ -72,6 +80,8 @@ class SerialSource:
         self._serial: "serial.Serial | None" = None  # type: ignore[name-defined] # noqa: F821, UP037
         self._parser = LineParser(len(channels))
         self._last_s = -np.inf
+        self._wall_s = time.time() - time.monotonic()  # the wall clock when the monotonic one was 0
+        self.clock_steps = 0
 
     @property
     def bad_lines(self) -> int:
@@ -109,7 +119,7 @@ class SerialSource:
 
     def _stamp(self, n: int) -> Floats:
         """Times of n lines, the last one now; never before what was given out."""
-        now = time.time()
+        now = self._now()
         start = max(now - (n - 1) / self._rate, self._last_s + 0.75 / self._rate)
         if start - now > 1.0:  # the clock was set back
             start = now - (n - 1) / self._rate
@@ -117,6 +127,15 @@ class SerialSource:
         if n:
             self._last_s = float(stamps[-1])
         return stamps
+
+    def _now(self) -> float:
+        monotonic_s = time.monotonic()
+        wall_s = time.time() - monotonic_s
+        if abs(wall_s - self._wall_s) > LARGEST_STEP_S:
+            log.warning("serial port %s: the clock was set by %+.1f s", self._port, wall_s - self._wall_s)
+            self._wall_s = wall_s
+            self.clock_steps += 1
+        return self._wall_s + monotonic_s
 
     def close(self) -> None:
         """Lets go of the port."""

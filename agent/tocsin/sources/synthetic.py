@@ -44,6 +44,11 @@ class SyntheticSource:
         self._phase = np.linspace(0, np.pi, len(channels), endpoint=False)
         self._start, self._done, self._opened = start_s, 0, 0.0
 
+    @property
+    def bad_lines(self) -> int:
+        """None: nothing is read."""
+        return 0
+
     def open(self) -> None:
         """Starts the clock; a second time it goes on where it was."""
         if not self._opened:
