@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.errors import ConfigError
 from tocsin.recordings import split_unit
 from tocsin.records import Channel
 
@@ -152,8 +153,15 @@ class AlarmSettings(Settings):
     clear_ratio: float | None = Field(None, gt=0, le=1)
 
     def rule(self, default: AlarmRule) -> AlarmRule:
-        """The bundle's rule with these changes."""
-        return AlarmRule(**{**default.to_json(), **self.model_dump(exclude_none=True)})
+        """The bundle's rule with these changes.
+
+        Raises:
+            ConfigError: the two together cannot be.
+        """
+        try:
+            return AlarmRule(**{**default.to_json(), **self.model_dump(exclude_none=True)})
+        except ValueError as error:
+            raise ConfigError(f"alarm: {error} (what is not set is as the bundle says)") from error
 
 
 class AssetSettings(Settings):

@@ -69,6 +69,13 @@ class AssetLine:
                 f"asset {asset}: the source has no channel {missing[0]!r}: the bundle needs "
                 f"{', '.join(c.name for c in manifest.channels)}, the source gives {', '.join(names)}"
             )
+        for channel in manifest.channels:
+            given = channels[names.index(channel.name)].unit
+            if given and channel.unit and given != channel.unit:
+                raise DataError(
+                    f"asset {asset}: channel {channel.name!r} comes in {given}, the bundle was trained on "
+                    f"{channel.unit}: scale it at the source, or train again"
+                )
         self.asset, self.alarm = asset, alarm_id(asset)
         self.channels = manifest.channels
         self.not_finite = 0
@@ -86,6 +93,7 @@ class AssetLine:
         for rows in self.resampler.push(picked):
             if rows.after_gap:
                 self._smoother.reset()
+                self._detector.reset()
             windows = self._window.push(rows)
             if not len(windows):
                 continue

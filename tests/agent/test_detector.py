@@ -45,6 +45,16 @@ def test_a_score_that_is_not_finite_changes_nothing():
     assert state.tolist() == [False] * 4 + [True] * 2
 
 
+def test_windows_before_a_gap_do_not_count_and_the_condition_stays():
+    detector = AlarmDetector(AlarmRule())
+    detector.update(np.array([2.0, 2.0]))
+    detector.reset()
+    assert detector.update(np.array([2.0]))[1] == []
+    assert detector.update(np.array([2.0, 2.0]))[1] == [(1, Change.RAISED)]
+    detector.reset()
+    assert detector.active
+
+
 def test_an_alarm_that_was_on_before_a_restart_is_cleared_and_not_raised_again():
     _, changes = run([2, 2, 2, 0, 0, 0, 0, 0], active=True)
     assert changes == [(7, Change.CLEARED)]

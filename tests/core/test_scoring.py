@@ -9,7 +9,7 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import TfliteModel
 from tocsin.core.scoring import CHUNK, Member, Scorer, Smoother, mean_square
 from tocsin.core.threshold import Threshold
-from tocsin.records import Floats
+from tocsin.records import Floats, Scores
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -122,6 +122,17 @@ def test_smoothing_does_not_depend_on_how_the_windows_are_cut_and_starts_anew_af
     np.testing.assert_array_equal(cut, whole)
     parts.reset()
     assert parts.update(scorer.score(given[:1])).value == pytest.approx(scorer.score(given[:1]).value)
+
+
+def test_a_machine_at_rest_does_not_delay_the_bell(small: Bundle) -> None:
+    limit = small.manifest.threshold
+
+    def until_over(before: list[float]) -> int:
+        value = np.array([*before, *[10 * limit.value] * 60])
+        smooth = Smoother(24, limit).update(Scores(value, value, value[:, None]))
+        return int(np.argmax(smooth.ratio[len(before) :] >= 1))
+
+    assert until_over([0.0] * 200) <= 3 * until_over([0.3 * limit.value] * 200) + 10
 
 
 def test_a_wild_value_gives_a_large_and_finite_score(small: Bundle) -> None:

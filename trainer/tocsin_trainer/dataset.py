@@ -226,8 +226,8 @@ def _longest_run(flags: Bools) -> tuple[int, int]:
 def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tuple[int, int, tuple[Choice, ...]]:
     """Window length and hop, in rows, where the user did not say.
 
-    The length is the period of the machine's cycle where its autocorrelation shows one, else 32 rows; at most an eighth
-    of the recording, so that there are windows enough to learn from.
+    The length is the period of the machine's cycle where its autocorrelation shows one, else 48 rows; at most a twelfth
+    of the recording, so that there are windows enough to learn from. Vibration gets about a tenth of a second.
 
     Raises:
         DataError: the recording is too short for the window that was asked for.
@@ -309,6 +309,15 @@ def windows(stretches: tuple[Stretch, ...], length: int, stride: int) -> Floats:
     """(N, T, C) windows of all stretches, one every `stride` rows."""
     views = [sliding_window_view(s.rows.values, length, axis=0)[::stride].transpose(0, 2, 1) for s in stretches]
     return np.concatenate(views)
+
+
+def some_windows(stretches: tuple[Stretch, ...], length: int, stride: int, most: int, seed: int) -> Floats:
+    """(N, T, C) at most `most` of the windows that `windows` gives, drawn evenly by seed, in order of time."""
+    views = [sliding_window_view(s.rows.values, length, axis=0)[::stride].transpose(0, 2, 1) for s in stretches]
+    first = np.cumsum([0, *map(len, views)])
+    drawn = np.sort(np.random.default_rng(seed).permutation(first[-1])[:most])
+    parts = [view[drawn[(drawn >= a) & (drawn < b)] - a] for view, (a, b) in zip(views, pairwise(first), strict=True)]
+    return np.concatenate(parts)
 
 
 def without_labels(dataset: Dataset) -> Dataset:

@@ -56,6 +56,7 @@ def play(
     raised_s: float | None = None
     for stretch, own in zip(stretches, bare, strict=True):
         smoother.reset()
+        detector.reset()
         scores = smoother.update(own)
         last_row = np.arange(len(own)) * grid.hop + grid.length - 1
         ends = stretch.rows.time_s[last_row]

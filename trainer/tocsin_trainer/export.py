@@ -11,7 +11,7 @@ import numpy as np
 from tocsin import __version__
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.bundle import SUFFIX, Bundle, Golden, write_bundle
-from tocsin.core.interpreter import runtime_name
+from tocsin.core.interpreter import runtime_id
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import GateError
 from tocsin.records import Channel, Floats
@@ -63,7 +63,8 @@ def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
     Args:
         scorer: of the bundle to come.
         normal: (N, T, C) windows of the training part, engineering units.
-        injected: (M, T, C) the like with made-up anomalies, so that decisions on both sides of the limit are replayed.
+        injected: (M, T, C) windows of the calibration part with made-up anomalies, so that decisions on both sides of
+            the limit are replayed.
     """
     quarter = GOLDEN_WINDOWS // 4
     picked = []
@@ -71,7 +72,7 @@ def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
         order = np.argsort(scorer.score(windows).value, kind="stable")
         picked.append(windows[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]])
     chosen = np.ascontiguousarray(np.concatenate(picked), np.float64)
-    return Golden(chosen, scorer.score(chosen).value, runtime_name())
+    return Golden(chosen, scorer.score(chosen).value, runtime_id())
 
 
 def export(
@@ -134,6 +135,7 @@ def _manifest(
                 "agreement": candidate.gate.agreement,
                 "auc_float": candidate.gate.auc_float,
                 "auc_converted": candidate.gate.auc_converted,
+                "distortion": candidate.gate.distortion,
                 "passed": candidate.gate.passed,
                 "reason": candidate.gate.reason,
             },
@@ -143,10 +145,15 @@ def _manifest(
             "code_version": __version__,
             "seed": result.seed,
             "rows": result.rows,
-            "data": [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data],
+            "data": [{"file": path.name, "sha256": _sha256(path)} for path in data],
             "python": platform.python_version(),
         },
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _member(each: MemberModel) -> dict[str, Any]:
@@ -190,8 +197,8 @@ a window. Made by Tocsin {__version__} on {result.created}, seed {result.seed}.
 
 ## Trained on
 Recordings of normal running: {result.rows["train"]} rows to train, {result.rows["calibration"]} to set the limit,
-{result.rows["test"]} to test. The golden vectors in this bundle are windows of the training part: who may not see the
-recordings may not see the bundle.
+{result.rows["test"]} to test. The golden vectors in this bundle are windows of these recordings, a
+quarter of them with a made-up anomaly: who may not see the recordings may not see the bundle.
 
 ## Limit
 Score {chosen.threshold.value:.6g} is ratio 1.0 ({chosen.threshold.method}, of the converted model on calibration data).

@@ -36,7 +36,8 @@ class Played:
         share: (K, C) channels' parts of the score.
         row_label: (m,) true where a label says anomalous, or None without labels.
         window_label: (K,) the label of each window's last row, or None.
-        row_score: (m,) score of the latest window that ends at or before the row, or None without labels.
+        row_score: (m,) score of the latest window that ends at or before the row, the first one before that; or None
+            without labels.
         alarms: (start_s, end_s) of each alarm.
     """
 
@@ -99,7 +100,7 @@ class Candidate:
         played: parts shown in the report.
         float_scores: (K,) float model, calibration windows.
         converted_scores: (K,) converted model, the same windows.
-        seconds: that training and conversion took.
+        seconds: that the fit took.
         chosen: it ships.
     """
 

@@ -23,11 +23,11 @@ from tocsin.core.interpreter import TfliteModel
 from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import Member, Scorer
 from tocsin.core.threshold import Threshold, k_table
-from tocsin.errors import GateError
+from tocsin.errors import DataError, GateError, TocsinError
 from tocsin.records import Floats, Floats32, Scores
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
-from tocsin_trainer.convert import Converted, Converter
+from tocsin_trainer.convert import LADDER, Converted, Converter
 from tocsin_trainer.evaluate import bare_scores, baselines, combined, figures, play
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.fit import fit
@@ -60,7 +60,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Parts:
-    """(N, T, C) windows that models are made and judged with, engineering units."""
+    """(N, T, C) windows that models are made and judged with, engineering units; of calibration some are enough."""
 
     fit: Floats
     validation: Floats
@@ -126,10 +126,16 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None, recording
     parts = _windows(split, grid, options)
 
     with Converter() as converter:  # it loads tensorflow while the families are fitted
-        fitted = []
+        fitted: list[_Fit] = []
+        skipped: list[str] = []
         for n, family in enumerate(options.families):
             progress("fit", n, len(options.families), family)
-            fitted.append(_fit(family, parts, grid, options, progress))
+            try:
+                fitted.append(_fit(family, parts, grid, options, progress))
+            except DataError as error:  # t2 holds only so many numbers a window
+                if len(options.families) == 1:
+                    raise
+                skipped.append(f"{family} is left out: {error}")
         built = []
         for n, each in enumerate(fitted):
             progress("convert", n, len(fitted), each.model.family)
@@ -152,7 +158,7 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None, recording
         hop=hop,
         rows=split.rows(),
         choices=(*data.choices, *choices, smoothed, Choice("model", chosen.family, why)),
-        warnings=data.warnings,
+        warnings=(*data.warnings, *skipped),
         candidates=tuple(replace(candidate, chosen=candidate is chosen) for candidate in candidates),
         k_table=tuple(k_table(chosen.converted_scores)),
         baselines=baselines(chosen.played[-1], options.seed) if labelled else {},
@@ -197,10 +203,10 @@ def _windows(split: ds.Split, grid: Grid, options: TrainOptions) -> _Parts:
     made = ds.windows(split.train, grid.length, stride)
     held_back = max(1, round(len(made) * VALIDATION))
     overlap = 0 if in_step else min(grid.length // stride, len(made) // 4)
-    calibration = ds.windows(split.calibration, grid.length, _calibration_hop(grid))
+    hop = _calibration_hop(grid)
+    calibration = ds.some_windows(split.calibration, grid.length, hop, MAX_GATE_WINDOWS, options.seed)
     plain = inputs.fit_preprocessor((), made)
-    some = np.random.default_rng(options.seed).permutation(len(calibration))[:MAX_GATE_WINDOWS]
-    normal = inputs.prepared(plain, calibration[np.sort(some)])
+    normal = inputs.prepared(plain, calibration)
     injected = plain.inverse(inject(normal, options.seed)[0])
     wide = plain.inverse(widen(normal, options.seed))
     assert injected is not None and wide is not None  # standardising can be undone
@@ -235,9 +241,15 @@ def _convert(each: _Fit, converter: Converter, parts: _Parts, grid: Grid, option
     limit_float = options.threshold.limit(float_normal).value
     passed: list[tuple[Converted, Gate, Floats]] = []
     refused: list[tuple[Converted, Gate, Floats]] = []
-    for rung in converter.ladder(fitted):
-        if rung.precision != "int8" and (passed or options.precision == "int8"):
+    crashed = ""
+    for precision, headroom in LADDER:
+        if precision != "int8" and (passed or (refused and options.precision == "int8")):
             break
+        try:
+            rung = converter.convert(fitted, precision, headroom)
+        except TocsinError as error:  # the converter may crash on one rung and make the next
+            crashed = str(error)
+            continue
         if rung.precision == "dynamic" and len(rung.content) > WORTH_IT * len(exact.content):
             continue  # weights too small to be worth it, and older runtimes cannot run it
         normal, injected, wide = _bare_scores(fitted, rung, preprocessor, parts, grid)
@@ -252,8 +264,11 @@ def _convert(each: _Fit, converter: Converter, parts: _Parts, grid: Grid, option
     if passed:
         rung, found, normal = min(passed, key=lambda each: each[1].distortion)
         if rung.precision != "int8":
-            nearest = max(refused, key=lambda each: each[1].agreement)[1]
-            found = replace(found, reason=f"int8 is not used: {nearest.reason}")
+            tried = [gated for form, gated, _ in refused if form.precision == "int8"]
+            why = max(tried, key=lambda gated: gated.agreement).reason if tried else crashed
+            found = replace(found, reason=f"int8 is not used: {why}")
+    elif not refused:
+        raise TocsinError(crashed)
     else:  # int8 was asked for, come what may
         rung, found, normal = max(refused, key=lambda each: each[1].agreement)
     rung = converter.with_batch(fitted, rung)
@@ -339,8 +354,8 @@ class _Judge:
     def _calibrated(self, members: tuple[_Built, ...], *, exact: bool = False) -> tuple[Floats, Threshold]:
         """Smoothed scores of the calibration part, and the limit that they give."""
         bare = self._bare("calibration", members, self._dense, exact=exact)
-        stretches = self._shown["calibration"]
-        scores = play("", bare, stretches, self._dense, self._options.rule, Threshold(1.0)).score
+        rough = self._options.threshold.limit(np.concatenate([scores.value for scores in bare]))
+        scores = play("", bare, self._shown["calibration"], self._dense, self._options.rule, rough).score
         return scores, self._options.threshold.limit(scores)
 
     def _play(self, title: str, members: tuple[_Built, ...], limit: Threshold, *, exact: bool = False) -> Played:

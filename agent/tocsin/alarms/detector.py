@@ -72,6 +72,11 @@ class AlarmDetector:
         self._over: deque[bool] = deque(maxlen=rule.on_m)
         self._quiet = 0
 
+    def reset(self) -> None:
+        """Forgets the windows before a gap; the condition stays as it is."""
+        self._over.clear()
+        self._quiet = 0
+
     def update(self, ratio: Floats) -> tuple[Bools, list[tuple[int, Change]]]:
         """Goes through the next windows.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import yaml
 
+from tocsin.alarms.detector import AlarmRule
 from tocsin.config import AgentSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
@@ -37,11 +38,21 @@ def check(path: Path, as_json: bool) -> None:
     for n, asset in enumerate(settings.assets):
         bundle = load_bundle(asset.bundle)
         names = [channel.name for channel in bundle.manifest.channels]
+        rate_hz = bundle.manifest.sample_rate_hz
+        try:
+            asset.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: assets[{n}].{error}") from error
         if asset.source.type == "replay":
             missing = [file for file in asset.source.files if not file.is_file()]
             if missing:
                 raise ConfigError(f"{path}: assets[{n}].source.files: {missing[0]} is not there")
         else:
+            if not 0.9 <= asset.source.rate_hz / rate_hz <= 1.1:
+                raise ConfigError(
+                    f"{path}: assets[{n}].source.rate_hz: {asset.source.rate_hz:g} is not the bundle's {rate_hz:g}: "
+                    "windows would be stretched; set the source to the bundle's rate, or train again"
+                )
             given = [channel.name for channel in asset.source.channels]
             lacking = [name for name in names if name not in given]
             if lacking:

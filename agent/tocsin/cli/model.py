@@ -65,7 +65,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("limit", f"score {threshold.value:.6g} is ratio 1.0; {_origin(threshold.method, threshold.parameters)}"),
         ("alarm", f"raised by {rule.get('on_n', 3)} of {rule.get('on_m', 5)} windows over the limit, cleared by "
                   f"{rule.get('off_delay', 5)} in a row below {rule.get('clear_ratio', 0.8)} of it"),
-        ("golden", f"{len(bundle.golden.scores)} windows of the training data, scored by {bundle.golden.runtime}"),
+        ("golden", f"{len(bundle.golden.scores)} windows, some with made-up anomalies, by {bundle.golden.runtime}"),
     ]  # fmt: skip
     return facts
 

@@ -15,7 +15,9 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tocsin.core.interpreter import TfliteModel, runtime_name
+from tocsin.core.interpreter import TfliteModel, runtime_id, runtime_name
 from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import KINDS, Member, Scorer
 from tocsin.core.threshold import Threshold
@@ -36,10 +38,16 @@ SUFFIX = ".tocsin"
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "model_card.md"
 MAX_BYTES = {".json": 4 << 20, ".npz": 64 << 20, ".md": 1 << 20, ".tflite": 64 << 20}
 MAX_MEMBERS = 32
-SAME_RUNTIME, OTHER_RUNTIME = (
-    1e-4,
-    0.15,
-)  # relative tolerance on golden scores: kernels of other runtimes round differently
+MAX_VALUES = 1 << 22  # of a window, all channels together
+SAME_RUNTIME, OTHER_RUNTIME = 1e-3, 0.15  # tolerance on golden scores: other kernels round differently
+FAR_BELOW = 0.1  # of the limit: below it, differences are taken relative to this
+
+
+SCORING = ("mean_square", "mean", "geometric_ewma")  # reduction, combination, smoothing
+
+
+def _how(score: dict[str, Any]) -> tuple[str, ...]:
+    return str(score["reduction"]), str(score["combination"]), str(score["smoothing"]["method"])
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,10 @@ class Manifest:
             )
         try:
             group, score = raw["groups"][0], raw["score"]
+            if _how(score) != SCORING:
+                raise BundleError(
+                    f"scores are to be made by {_how(score)}, this agent makes them by {SCORING}: update it"
+                )
             channels = tuple(Channel(str(c["name"]), str(c.get("unit", ""))) for c in group["channels"])
             members = tuple(MemberFile.from_json(form) for form in raw["members"])
             manifest = cls(
@@ -147,7 +159,7 @@ class Manifest:
                 alarm=dict(raw["alarm"]),
                 raw=raw,
             )
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise BundleError(f"manifest.json is damaged at {error}: build the bundle again") from error
         wrong = manifest._first_wrong()
         if wrong:
@@ -157,37 +169,44 @@ class Manifest:
     def _first_wrong(self) -> str | None:
         """The first value outside of what can be, as a sentence."""
         weights = self.channel_weights
+        fits = 1 <= self.length <= 1 << 20 and self.length * len(self.channels) <= MAX_VALUES
+        few = len(self.members) <= MAX_MEMBERS
         checks = (
             (
                 bool(self.channels and self.members) and weights.shape == (len(self.channels),),
                 "it needs at least one channel, one member, and one weight a channel",
             ),
+            (few, f"{len(self.members)} members, at most {MAX_MEMBERS} are taken"),
             (bool((np.isfinite(weights) & (weights >= 0)).all()), "channel weights must be 0 or more"),
             (
                 0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s < np.inf,
                 f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s",
             ),
             (
-                1 <= self.length <= 1 << 20 and 1 <= self.hop <= 1 << 20 and 1 <= self.smoothing <= 1 << 20,
-                f"window of {self.length} rows, hop of {self.hop}, smoothing over {self.smoothing} windows",
+                fits and 1 <= self.hop <= 1 << 20 and 1 <= self.smoothing <= 1 << 20,
+                f"window of {self.length} rows of {len(self.channels)} channels, hop of {self.hop}, "
+                f"smoothing over {self.smoothing} windows",
             ),
             (
                 all(0 < member.normaliser < np.inf and member.kind in KINDS for member in self.members),
                 f"a member's normaliser must be above 0 and its kind one of {', '.join(KINDS)}",
             ),
             (
-                all(self._takes_its_channels(member) for member in self.members),
+                fits and few and all(self._takes_its_channels(member) for member in self.members),
                 f"a preprocessing that is not for {self.length} rows of {len(self.channels)} channels",
             ),
         )
         return next((text for good, text in checks if not good), None)
 
     def _takes_its_channels(self, member: MemberFile) -> bool:
+        constants = [value for step in member.preprocessor.steps for value in vars(step).values() if np.ndim(value)]
+        if any(value.shape[-1] != len(self.channels) for value in constants):
+            return False  # numpy would spread the window over them
         window = np.zeros((1, self.length, len(self.channels)))
         try:
             shown = member.preprocessor.transform(window)
             return shown.shape == (1, member.preprocessor.rows(self.length), len(self.channels))
-        except ValueError:
+        except (ValueError, ArithmeticError):
             return False
 
 
@@ -198,7 +217,7 @@ class Golden:
     Attributes:
         windows: (K, T, C) in engineering units.
         scores: (K,) from the converted model.
-        runtime: the one that gave the scores.
+        runtime: the one that gave the scores: name, version and machine.
     """
 
     windows: Floats
@@ -273,9 +292,15 @@ class Bundle:
     def self_test(self) -> SelfTest:
         """Replays the golden vectors through the runtime of this machine."""
         golden, limit = self.golden, self.manifest.threshold.value
-        scores = self.scorer().score(golden.windows).value
-        tolerance = SAME_RUNTIME if runtime_name() == golden.runtime else OTHER_RUNTIME
-        difference = np.abs(scores - golden.scores) / np.maximum(np.abs(golden.scores), np.finfo(np.float32).tiny)
+        scorer = self.scorer()
+        scores = scorer.score(golden.windows).value
+        tolerance = SAME_RUNTIME if runtime_id() == golden.runtime else OTHER_RUNTIME
+        scale = np.maximum(golden.scores, FAR_BELOW * limit)
+        difference = np.abs(scores - golden.scores) / scale
+        if any(member.batch_file for member in self.manifest.members):  # enough of them that it is taken
+            times = -(-TfliteModel.BATCH // len(scores))
+            batched = scorer.score(np.tile(golden.windows, (times, 1, 1))).value[: len(scores)]
+            difference = np.maximum(difference, np.abs(batched - golden.scores) / scale)
         clear_cut = np.abs(golden.scores / limit - 1.0) > tolerance
         flipped = int(np.count_nonzero(clear_cut & ((scores >= limit) != (golden.scores >= limit))))
         worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
@@ -288,18 +313,28 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: missing, truncated, changed, too large, or of an unknown format.
     """
-    try:
-        content = path.read_bytes() if path.stat().st_size <= sum(MAX_BYTES.values()) else None
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if content is None:
-        raise BundleError(f"{path}: larger than a bundle may be ({sum(MAX_BYTES.values()) >> 20} MiB)")
+    content = _read(path, sum(MAX_BYTES.values()))
     try:
         files = _unpack(content)
         manifest, golden = _check(files)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     return Bundle(path, hashlib.sha256(content).hexdigest(), manifest, files, golden)
+
+
+def _read(path: Path, most: int) -> bytes:
+    """All of a regular file; a pipe or a device would block, or never end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path}: cannot be read: not a regular file")
+        with path.open("rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            content = handle.read(most + 1) if size <= most else None  # it may grow meanwhile
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if content is None or len(content) > most:
+        raise BundleError(f"{path}: larger than a bundle may be ({most >> 20} MiB)")
+    return content
 
 
 def _unpack(content: bytes) -> dict[str, bytes]:
@@ -347,13 +382,24 @@ def _check(files: dict[str, bytes]) -> tuple[Manifest, Golden]:
 
 def _golden(content: bytes, manifest: Manifest) -> Golden:
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(content) for e in archive.infolist()):
+                raise BundleError(f"{GOLDEN} is damaged: an array in it is compressed, or larger than the file")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             golden = Golden(arrays["windows"], arrays["scores"], str(manifest.raw["golden"]["runtime"]))
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise BundleError(f"golden.npz is damaged: {error}") from error
-    shape = (len(golden.scores), manifest.length, len(manifest.channels))
-    if golden.windows.shape != shape or not len(golden.scores) or golden.windows.dtype != np.float64:
-        raise BundleError(f"golden.npz has windows of shape {golden.windows.shape}, expected {shape}")
+    except (
+        KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+        tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise BundleError(f"{GOLDEN} is damaged: {error}") from error
+    windows, scores = golden.windows, golden.scores
+    if scores.ndim != 1 or not len(scores) or scores.dtype != np.float64 or not np.isfinite(scores).all():
+        raise BundleError(f"{GOLDEN} has {scores.dtype} scores of shape {scores.shape}, expected finite float64 (K,)")
+    shape = (len(scores), manifest.length, len(manifest.channels))
+    if windows.shape != shape or windows.dtype != np.float64 or not np.isfinite(windows).all():
+        raise BundleError(
+            f"{GOLDEN} has {windows.dtype} windows of shape {windows.shape}, expected finite float64 {shape}"
+        )
     return golden
 
 
@@ -383,13 +429,17 @@ def write_bundle(path: Path, manifest: dict[str, Any], models: dict[str, bytes],
     }
     files = {MANIFEST: json.dumps({**whole, "digest": _digest(whole)}, indent=1).encode(), **files}
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=SUFFIX, delete=False) as handle:
-        with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in files.items():
-                archive.writestr(zipfile.ZipInfo(name), content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).replace(path)
+        try:
+            with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED) as archive:
+                for name, content in files.items():
+                    archive.writestr(zipfile.ZipInfo(name), content)
+            handle.flush()
+            os.fsync(handle.fileno())
+            Path(handle.name).chmod(0o644)
+            Path(handle.name).replace(path)
+        except BaseException:
+            Path(handle.name).unlink(missing_ok=True)
+            raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

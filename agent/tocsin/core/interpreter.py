@@ -6,11 +6,13 @@ for such small models); an interpreter belongs to one thread; recurrent state is
 
 import importlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +60,16 @@ def without_chatter(*known: str) -> Iterator[None]:
             for line in caught.read().splitlines(keepends=True):
                 if not any(word.encode() in line for word in known):
                     os.write(2, line)
+
+
+def runtime_id() -> str:
+    """Runtime, its version and the machine: `ai_edge_litert 2.3.0 x86_64`. Equal ones round alike."""
+    name = runtime_name()
+    try:
+        version = metadata.version(name.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        version = "?"
+    return f"{name} {version} {platform.machine()}"
 
 
 class TfliteModel:

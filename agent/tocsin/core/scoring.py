@@ -26,6 +26,7 @@ from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
 
 CHUNK = 1024  # windows that are prepared and scored at once
 KINDS = ("reconstruct", "whiten")
+FLOOR = 1e-3  # of the limit: how far below it, beyond this, makes no difference to the smoothed score
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Smoother:
     """Exponentially weighted geometric mean of the scores, window by window.
 
     The logarithm is smoothed: one wild window does not ring the bell, and a score that was a thousand times the limit
-    comes back about as soon as one that was ten times it. Shares stay those of the window itself.
+    comes back about as soon as one that was ten times it. Scores are raised to a thousandth of the limit first, so that
+    a machine at rest does not delay the bell. Shares stay those of the window itself.
 
     Args:
         span: windows; a new score weighs 2 / (span + 1), so that 1 changes nothing.
@@ -119,6 +121,7 @@ class Smoother:
 
     def __init__(self, span: int, threshold: Threshold) -> None:
         self._weight, self._limit = 2.0 / (span + 1.0), threshold.value
+        self._floor = FLOOR * threshold.value
         self._last: float | None = None
 
     def reset(self) -> None:
@@ -129,7 +132,7 @@ class Smoother:
         """The next K scores, smoothed; a score that is not finite passes as it is and is forgotten."""
         if self._weight == 1.0 or not len(scores):
             return scores
-        logs = np.log(np.maximum(scores.value, np.finfo(np.float64).tiny)).tolist()
+        logs = np.log(np.maximum(scores.value, self._floor)).tolist()
         smooth, last = [], self._last
         for log in logs:
             if math.isfinite(log):
