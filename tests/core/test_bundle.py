@@ -2,11 +2,8 @@
 
 import io
 import os
-import io
-import os
 import random
 import zipfile
-from collections.abc import Callable
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,24 +96,10 @@ MEMBER = load_bundle(SMALL).manifest.raw["members"][0]
 GROUP = load_bundle(SMALL).manifest.raw["groups"][0]
 MANY = [{**GROUP, "channels": [{"name": f"c{n}"} for n in range(5)]}]
 SCORE = load_bundle(SMALL).manifest.raw["score"]
-GROUP = load_bundle(SMALL).manifest.raw["groups"][0]
-MANY = [{**GROUP, "channels": [{"name": f"c{n}"} for n in range(5)]}]
-SCORE = load_bundle(SMALL).manifest.raw["score"]
 
 
 def scaled(center: list[float], scale: list[float]) -> dict:
     return {"step": "standardise", "center": center, "scale": scale}
-
-
-def test_constants_of_a_preprocessing_are_not_spread_over_channels_that_are_not_there(tmp_path: Path) -> None:
-    one_channel = {
-        "groups": [{**GROUP, "channels": [{"name": "a"}]}],
-        "score": {**SCORE, "channel_weights": [1.0]},
-        "window": {"length": 1 << 20, "hop": 1},
-    }
-    wide = {**MEMBER, "preprocess": [scaled([0.0] * 100_000, [1.0] * 100_000)]}  # 800 GB, were it tried
-    with pytest.raises(BundleError, match="not for 1048576 rows of 1 channel"):
-        rewritten(tmp_path / "x.tocsin", members=[wide], **one_channel)
 
 
 def test_constants_of_a_preprocessing_are_not_spread_over_channels_that_are_not_there(tmp_path: Path) -> None:
@@ -151,13 +134,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
             {"window": {"length": 1 << 20, "hop": 1}, "groups": MANY, "score": {**SCORE, "channel_weights": [1.0] * 5}},
             "of 5 channels",
         ),
-        ({"window": {"length": float("inf"), "hop": 1}}, "damaged"),
-        (
-            {"window": {"length": 1 << 20, "hop": 1}, "groups": MANY, "score": {**SCORE, "channel_weights": [1.0] * 5}},
-            "of 5 channels",
-        ),
         ({"members": []}, "at least one"),
-        ({"members": [MEMBER] * 33}, "at most 32"),
         ({"members": [MEMBER] * 33}, "at most 32"),
         ({"threshold": {"value": -1}}, "threshold"),
         ({"threshold": {"value": "NaN"}}, "threshold"),
@@ -206,70 +183,6 @@ def test_a_pickle_in_the_golden_vectors_is_refused(tmp_path: Path) -> None:
     golden = Golden(np.array([{"a": 1}], object), bundle.golden.scores, "r")
     with pytest.raises(BundleError, match=r"golden\.npz is damaged: .*pickle"):
         write_bundle(tmp_path / "x.tocsin", *contents(bundle), golden, "card")
-
-
-def npz(windows: np.ndarray, scores: np.ndarray, save: Callable[..., None] = np.savez) -> bytes:
-    buffer = io.BytesIO()
-    save(buffer, windows=windows, scores=scores)
-    return buffer.getvalue()
-
-
-def npz_of_header(text: str) -> bytes:
-    """An archive whose arrays have this header and nothing behind it."""
-    buffer = io.BytesIO()
-    head = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in ("windows.npy", "scores.npy"):
-            archive.writestr(name, head)
-    return buffer.getvalue()
-
-
-GOLDEN_VECTORS = load_bundle(SMALL).golden
-WINDOWS, SCORES = GOLDEN_VECTORS.windows, GOLDEN_VECTORS.scores
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        npz(WINDOWS, SCORES, np.savez_compressed),
-        npz(WINDOWS, SCORES[:, None]),
-        npz(WINDOWS, SCORES.astype(np.float32)),
-        npz(WINDOWS, SCORES.astype(str)),
-        npz(WINDOWS, SCORES * np.nan),
-        npz(WINDOWS * np.inf, SCORES),
-        npz(WINDOWS[:0], SCORES[:0]),
-        npz_of_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000, 1, 1), }"),
-        npz_of_header("{'descr': ("),
-        npz_of_header("{" * 5000),
-        b"\x93NUMPY",
-    ],
-    ids=["compressed", "2-d", "float32", "text", "nan", "inf", "none", "bomb", "open", "deep", "no zip"],
-)
-def test_golden_vectors_that_cannot_be_are_refused(content: bytes) -> None:
-    with pytest.raises(BundleError, match=r"golden\.npz"):
-        _golden(content, load_bundle(SMALL).manifest)
-
-
-def test_a_bundle_is_a_regular_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.tocsin")
-    for path in (tmp_path / "pipe.tocsin", Path("/dev/zero"), tmp_path):
-        with pytest.raises(BundleError, match=f"{path}: .*not a regular file"):
-            load_bundle(path)
-
-
-def test_a_bundle_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "large.tocsin"
-    with path.open("wb") as handle:
-        handle.truncate(1 << 40)
-    with pytest.raises(BundleError, match="larger than a bundle may be"):
-        load_bundle(path)
-
-
-def test_a_bundle_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "x.tocsin").mkdir()
-    with pytest.raises(OSError, match=r"x\.tocsin"):
-        rewritten(tmp_path / "x.tocsin")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.tocsin"]
 
 
 def npz(windows: np.ndarray, scores: np.ndarray, save: Callable[..., None] = np.savez) -> bytes:
