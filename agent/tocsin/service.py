@@ -24,7 +24,7 @@ from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.wire import AssetInfo, Health, Info, rfc3339
-from tocsin.errors import BundleError, TocsinError
+from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.worker import AssetWorker
 
 log = logging.getLogger(__name__)
@@ -48,21 +48,37 @@ class Agent:
         self._settings = settings
         self._begin_s = time.monotonic()
         self._cpu = system.CpuShare()
-        bundles = _load_bundles(settings.assets)
+        bundles = self._bundles = _load_bundles(settings.assets)
+        self._learning = threading.Lock()
         self._claim = _claim(settings.state_dir)
         self._outbox = _open_outbox(settings.state_dir)
         try:
             info = _info(settings, bundles)
             self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
-            contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
-            self.desk = AlarmDesk(self._outbox, settings.device, contexts, self.publisher.wake)
+            self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
+            self.desk = AlarmDesk(self._outbox, settings.device, self._contexts, self.publisher.wake)
         except Exception:
             self._outbox.close()
             raise
         self.workers = [
-            AssetWorker(asset, bundles[asset.id], self.desk.queue.put, self._is_active, self.publisher.publish_score)
+            AssetWorker(
+                asset,
+                bundles[asset.id],
+                self._learn,
+                self.desk.queue.put,
+                self._is_active,
+                self.publisher.publish_score,
+            )
             for asset in settings.assets
         ]
+
+    def _learn(self, name: str, bundle: Bundle) -> None:
+        """A bundle that could not be used at the start can be: alarms and `info` name it from now on."""
+        with self._learning:
+            self._bundles[name] = bundle
+            asset = next(asset for asset in self._settings.assets if asset.id == name)
+            self._contexts[name] = _context(asset, bundle)
+            self.publisher.announce(_info(self._settings, self._bundles))
 
     def _is_active(self, alarm: str) -> bool:
         return alarm in self.desk.active_alarms()
@@ -89,6 +105,11 @@ class Agent:
             return False
         found: Statistics = self.publisher.statistics
         return found.connected and found.settled
+
+    @property
+    def broken_off(self) -> bool:
+        """A recording ended in damage."""
+        return any(worker.broken_off for worker in self.workers)
 
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
@@ -132,7 +153,9 @@ def run_agent(settings: AgentSettings) -> int:
         agent.stop()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
-    return 130 if signal.SIGINT in received else 0
+    if received:
+        return 130 if signal.SIGINT in received else 0
+    return DataError.exit_code if agent.broken_off else 0
 
 
 def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]:

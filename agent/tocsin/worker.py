@@ -1,7 +1,8 @@
 """One asset's thread: reads its source, feeds its line, hands on what comes out.
 
 Rules: nothing that happens here reaches another asset. A lost source is opened again after a wait that grows, with
-jitter; any other failure also builds the line anew. What went wrong is counted and told in `health`.
+jitter; any other failure also builds the line anew. A bundle scores nothing before it has reproduced its golden vectors
+here. What went wrong is counted and told in `health`.
 """
 
 import logging
@@ -10,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
-from tocsin.errors import TocsinError
+from tocsin.errors import BundleError, TocsinError
 from tocsin.pipeline import AssetLine, Scored, alarm_id
 from tocsin.records import SampleBlock, Transition
 from tocsin.sources import Source, make_source
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 READ_TIMEOUT_S = 0.5
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 CALM_S = 60.0  # after so long without a failure the next wait is short again
+SILENT_HOPS, SILENT_S = 10, 10.0  # without a sample for the longer of the two, a source is silent
 
 
 class AssetWorker:
@@ -35,16 +38,23 @@ class AssetWorker:
     Args:
         settings: of the asset.
         bundle: its model, when that could be loaded at the start; else it is tried again here.
+        loaded: called with asset and model when it was loaded here.
         report: called with each transition; must not block.
         is_active: tells whether a condition is active (at a restart, or after a failure).
         publish_score: called with asset and payload for each window.
         seed: of the jitter.
+
+    Attributes:
+        failing: it could not read, score or load its bundle, and no sample came since.
+        broken_off: its recording ended in damage.
+        finished: nothing will come any more.
     """
 
     def __init__(
         self,
         settings: AssetSettings,
         bundle: Bundle | None,
+        loaded: Callable[[str, Bundle], None],
         report: Callable[[Transition], None],
         is_active: Callable[[str], bool],
         publish_score: Callable[[str, Score], None],
@@ -52,17 +62,19 @@ class AssetWorker:
     ) -> None:
         self.asset = settings.id
         self._settings, self._bundle, self._report = settings, bundle, report
-        self._is_active, self._publish_score = is_active, publish_score
+        self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
+        self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: Source | None = None
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
-        self._samples = self._windows = self._errors = 0
+        self._samples = self._windows = self._errors = self._not_finite = self._gaps = 0
+        self._begin_s = time.monotonic()
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
         self._inference_ms: deque[float] = deque(maxlen=256)
-        self.failing = bundle is None
+        self.failing, self.broken_off = bundle is None, False
         self.finished = threading.Event()
 
     def start(self) -> None:
@@ -79,21 +91,46 @@ class AssetWorker:
         """How it fares; from any thread."""
         times = sorted(self._inference_ms.copy())
         age = None if self._last_sample_s is None else round(time.monotonic() - self._last_sample_s, 3)
+        source, line = self._source, self._line
         return (
             SourceHealth(
+                state=self._state(),
                 samples_total=self._samples,
                 last_sample_age_s=age,
-                errors_total=self._errors,
+                errors_total=self._errors + (source.bad_lines if source else 0),
                 last_error=self._last_error,
             ),
             AssetHealth(
                 windows_total=self._windows,
                 inference_ms_p50=round(float(np.percentile(times, 50)), 4) if times else None,
                 inference_ms_p99=round(float(np.percentile(times, 99)), 4) if times else None,
+                not_finite_total=self._not_finite + (line.not_finite if line else 0),
+                gaps_total=self._gaps + (line.resampler.gaps if line else 0),
             ),
         )
 
+    def _state(self) -> Literal["ok", "silent", "failing", "ended"]:
+        if self.failing:
+            return "failing"
+        if self.finished.is_set():
+            return "ended"
+        since_s = self._begin_s if self._last_sample_s is None else self._last_sample_s
+        return "silent" if time.monotonic() - since_s > self._patience_s else "ok"
+
+    @property
+    def _patience_s(self) -> float:
+        if self._bundle is None:
+            return SILENT_S
+        manifest = self._bundle.manifest
+        return max(SILENT_S, SILENT_HOPS * manifest.hop / manifest.sample_rate_hz)
+
     def _run(self) -> None:
+        try:
+            self._serve_again_and_again()
+        finally:
+            self.finished.set()
+
+    def _serve_again_and_again(self) -> None:
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
             begin = time.monotonic()
@@ -102,9 +139,12 @@ class AssetWorker:
                 break
             except TocsinError as error:
                 self._note(str(error))
+                if self._source is not None and self._source.ended:
+                    self.broken_off = True
+                    break
             except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
-                self._line = None
+                self._forget_line()
                 self._note(f"{type(error).__name__}: {error}")
             if time.monotonic() - begin > CALM_S:
                 delay_s = FIRST_DELAY_S
@@ -112,7 +152,6 @@ class AssetWorker:
             self._stopping.wait(delay_s * self._jitter.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
         self._close()
-        self.finished.set()
 
     def _note(self, what: str) -> None:
         """Logs a failure once, counts it always."""
@@ -122,27 +161,53 @@ class AssetWorker:
         self._last_error, self.failing = what, True
 
     def _close(self) -> None:
-        if self._source is not None:
-            self._source.close()
+        try:
+            if self._source is not None:
+                self._source.close()
+        except Exception:  # a driver's; the thread goes on
+            log.exception("%s: its source cannot be closed", self.asset)
+
+    def _forget_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            self._not_finite += line.not_finite
+            self._gaps += line.resampler.gaps
+
+    def _proved_bundle(self) -> Bundle:
+        """The bundle, once it has reproduced its golden vectors on this machine; else it is read anew next time."""
+        bundle = self._bundle or load_bundle(self._settings.bundle)
+        if self._proved:
+            return bundle
+        known, self._bundle = self._bundle is not None, None
+        test = bundle.self_test()
+        if not test.passed:
+            raise BundleError(
+                f"{bundle.path}: does not give its golden scores on this machine with {test.runtime}: worst difference "
+                f"{test.worst:.3g}, allowed {test.tolerance:.3g}, {test.flipped} decisions changed: "
+                "see tocsin model verify, train or copy it again"
+            )
+        self._bundle, self._proved = bundle, True
+        if not known:
+            self._loaded(self.asset, bundle)
+        return bundle
 
     def _serve(self) -> None:
         """Reads until told to stop, the recording ends, or something fails."""
-        if self._bundle is None:
-            self._bundle = load_bundle(self._settings.bundle)
+        bundle = self._proved_bundle()
         if self._source is None:
-            self._source = make_source(self._settings.source, self._bundle.manifest.channels)
+            self._source = make_source(self._settings.source, bundle.manifest.channels)
         source = self._source
         source.open()
         if self._line is None:
-            rule = self._settings.alarm.rule(AlarmRule.from_json(self._bundle.manifest.alarm))
+            rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
             active = self._is_active(alarm_id(self.asset))
-            self._line = AssetLine(self.asset, self._bundle, source.channels, rule, active)
+            self._line = AssetLine(self.asset, bundle, source.channels, rule, active)
         while not self._stopping.is_set():
             block = source.read(READ_TIMEOUT_S)
             if len(block):
                 if self.failing:
                     log.info("%s: samples flow", self.asset)
-                    self.failing = False
+                    self.failing, self._last_error = False, None
                 self._take(block, self._line)
             if source.ended:
                 log.info("%s: the recording has ended", self.asset)

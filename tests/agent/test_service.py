@@ -8,11 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tocsin import worker
+from tocsin.config import AssetSettings
+from tocsin.core.bundle import load_bundle, write_bundle
+from tocsin.errors import SourceError
+from tocsin.records import SampleBlock
+from tocsin.sources.synthetic import SyntheticSource
 
 DATA = Path(__file__).parent.parent / "data"
 FAULTS = 3  # in faults.csv
@@ -246,6 +254,134 @@ def test_an_asset_whose_source_comes_back_is_well_again(
     (agents.folder / "whole.csv").rename(late)
     finish(process, 30)
     until(lambda: len(events(consumer)) == 2 * FAULTS)
+
+
+@pytest.mark.broker
+def test_a_bundle_that_comes_late_is_named_in_alarms_and_info(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    late = agents.folder / "late.tocsin"
+    late.write_bytes(b"")
+    process = agents.start(agents.configure(broker.port, endless(), {**asset(), "bundle": str(late)}))
+    until(lambda: any(health["status"] == "degraded" for health in healths(consumer)))
+    (agents.folder / "whole").write_bytes((DATA / "small.tocsin").read_bytes())
+    (agents.folder / "whole").rename(late)
+    until(lambda: len(events(consumer)) >= 2 * FAULTS)
+    first = events(consumer)[0]["after"]
+    assert first["asset"] == "pump-1" and first["model"]["name"] and first["window"]["rate_hz"] == 1.0
+    known = [[each["id"] for each in json.loads(message.payload)["assets"]] for message in consumer.on("info")]
+    assert known == [["pump-2"], ["pump-2", "pump-1"]]
+    until(lambda: healths(consumer)[-1]["sources"]["pump-1"]["state"] == "ended")
+    assert healths(consumer)[-1]["status"] == "ok"
+    process.terminate()
+    finish(process)
+
+
+@pytest.mark.broker
+def test_a_bundle_that_does_not_give_its_golden_scores_scores_nothing(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    config = agents.configure(broker.port, {**asset(), "bundle": str(wrong_bundle(agents.folder / "wrong.tocsin"))})
+    process = agents.start(config)
+    until(lambda: any(health["status"] == "failing" for health in healths(consumer)))
+    told = healths(consumer)[-1]
+    assert "wrong.tocsin" in told["sources"]["pump-1"]["last_error"]
+    assert "worst difference 0.5" in told["sources"]["pump-1"]["last_error"]
+    assert told["assets"]["pump-1"]["windows_total"] == 0
+    process.terminate()
+    finish(process)
+
+
+def wrong_bundle(path: Path) -> Path:
+    """Its golden scores are twice what its model gives."""
+    whole = load_bundle(DATA / "small.tocsin")
+    golden = replace(whole.golden, scores=2 * whole.golden.scores)
+    models = {name: content for name, content in whole.files.items() if name.endswith(".tflite")}
+    write_bundle(path, whole.manifest.raw, models, golden, "")
+    return path
+
+
+@pytest.mark.broker
+def test_a_recording_that_breaks_off_ends_the_agent_with_a_data_error(agents: Agents, broker: Any) -> None:
+    broker.start()
+    lines = (DATA / "faults.csv").read_text().splitlines()[:200]
+    (agents.folder / "cut.csv").write_text("\n".join([*lines, "nonsense"]) + "\n")
+    process = agents.start(
+        agents.configure(broker.port, asset(source={"type": "replay", "files": ["cut.csv"], "speed": 0}))
+    )
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.count("line 201")) == (4, 1)
+    assert "Traceback" not in said
+
+
+def nothing(*_: object) -> None:
+    """Takes what a worker says; it does not matter."""
+
+
+class Flaky(SyntheticSource):
+    """Gives samples, is lost for two reads, comes back, is lost again; cannot be closed."""
+
+    reads = 0
+
+    def read(self, timeout_s: float) -> SampleBlock:
+        self.reads += 1
+        self.ended = self.reads == 6
+        if self.reads in (2, 3, 5):
+            raise SourceError("lost")
+        return super().read(timeout_s)
+
+    def close(self) -> None:
+        raise OSError("the driver cannot close")
+
+
+def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker, "FIRST_DELAY_S", 0.01)
+    settings = AssetSettings.model_validate(asset())
+    bundle = load_bundle(settings.bundle)
+    source = Flaky(bundle.manifest.channels, rate_hz=1, speed=0)
+    monkeypatch.setattr(worker, "make_source", lambda *_: source)
+
+    flaky = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing)
+    flaky.start()
+    assert flaky.finished.wait(10)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"].count("pump-1: lost") == 2
+    health, _ = flaky.health()
+    assert (health.state, health.last_error, health.errors_total) == ("ended", None, 3)
+    assert not flaky.broken_off
+
+
+def test_a_source_that_gives_nothing_for_long_is_silent_and_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SILENT_S", 0.05)
+    monkeypatch.setattr(worker, "SILENT_HOPS", 0)
+    others = {"type": "synthetic", "rate_hz": 0.001, "channels": ["pressure", "flow"]}
+    settings = AssetSettings.model_validate(asset(source=others))
+
+    dumb = worker.AssetWorker(settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing)
+    assert dumb.health()[0].state == "ok"
+    dumb.start()
+    assert not dumb.finished.wait(0.1)
+    assert dumb.health()[0].state == "silent"
+    dumb.stop()
+
+
+def test_gaps_and_windows_that_were_not_scored_are_told_in_health(tmp_path: Path) -> None:
+    header, *lines = (DATA / "faults.csv").read_text().splitlines()
+    (tmp_path / "gap.csv").write_text("\n".join([header, *lines[:100], *lines[140:300]]) + "\n")
+    settings = AssetSettings.model_validate(
+        asset(source={"type": "replay", "files": [str(tmp_path / "gap.csv")], "speed": 0})
+    )
+    gappy = worker.AssetWorker(settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing)
+    gappy.start()
+    assert gappy.finished.wait(10)
+    source, line = gappy.health()
+    assert (source.state, source.samples_total) == ("ended", 260)
+    assert (line.gaps_total, line.not_finite_total) == (1, 0)
 
 
 def test_the_agent_ends_at_once_when_no_bundle_can_be_used(agents: Agents, unused_port: int) -> None:

@@ -107,7 +107,7 @@ class Publisher:
         self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
         self._outbox, self._info, self._health = outbox, info, health
         self._drain = Drain(outbox)
-        self._inbox: SimpleQueue[Event | _Wake | tuple[str, Score]] = SimpleQueue()
+        self._inbox: SimpleQueue[Event | _Wake | Info | tuple[str, Score]] = SimpleQueue()
         self._stopping = threading.Event()
         self._stop_by_s = 0.0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -132,6 +132,11 @@ class Publisher:
         self.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_s + LONGEST_DELAY_S)
+
+    def announce(self, info: Info) -> None:
+        """Says another birth document, now or at the next connect; from any thread."""
+        self._info = info
+        self._inbox.put(info)
 
     def publish_score(self, asset: str, payload: Score) -> None:
         """Sends a score now or never; from any thread."""
@@ -190,10 +195,13 @@ class Publisher:
         self._drain.connected(time.monotonic(), connection.window)
         log.info("connected to %s:%d with MQTT %s", self._access.host, self._access.port, connection.protocol)
         self._last_error = ""
-        mqtt = MqttInfo(protocol=connection.protocol)
         self._say("status", ONLINE)
-        self._say("info", self._info.model_copy(update={"mqtt": mqtt}).encode())
+        self._say_info(connection)
         self._next_health_s = 0.0
+
+    def _say_info(self, connection: Connection) -> None:
+        mqtt = MqttInfo(protocol=connection.protocol)
+        self._say("info", self._info.model_copy(update={"mqtt": mqtt}).encode())
 
     def _serve(self) -> str:
         """Until the connection ends or it is time to stop; gives why it ended, empty at a clean stop."""
@@ -224,6 +232,8 @@ class Publisher:
                     return item
                 if isinstance(item, Acknowledged):
                     self._drain.answered(item.mid, item.code, item.reason, time.monotonic())
+                elif isinstance(item, Info) and self._connection is not None:
+                    self._say_info(self._connection)
                 elif isinstance(item, tuple):
                     self._say(score_topic(item[0]), item[1].encode(), qos=0, retain=False)
                 item = self._inbox.get_nowait()
