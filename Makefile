@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench docs lock clean
+.PHONY: help demo test check format bench detection docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,14 @@ format: $(ENVIRONMENT)  ## mend format and what lint can mend
 	@ruff format .
 	@ruff check --fix .
 
-bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtimes: BUNDLE=file.tocsin
-	@test -n "$(BUNDLE)" || { echo "bench: which bundle? make bench BUNDLE=file.tocsin" >&2; exit 2; }
+BUNDLE ?= tests/data/small.tocsin
+bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtimes (BUNDLE=file.tocsin)
 	@python benchmarks/device_footprint.py "$(BUNDLE)"
 	@python benchmarks/runtimes.py "$(BUNDLE)"
+
+detection: $(ENVIRONMENT)  ## measure detection on labelled recordings: DATA=folder, ARGS="--quick"
+	@test -n "$(DATA)" || { echo "detection: which recordings? make detection DATA=folder" >&2; exit 2; }
+	@python benchmarks/detection.py --data-root "$(DATA)" $(ARGS)
 
 docs: .venv-docs/.requirements  ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
