@@ -1,7 +1,8 @@
 """YAML → settings, with the place of every mistake.
 
 Precedence: `TOCSIN__MQTT__HOST`-like variables, then `conf.d/*.yaml` beside the file, then the file, then defaults.
-`${NAME}` and `${NAME:-default}` in values are replaced from the environment.
+`${NAME}` and `${NAME:-default}` in values are replaced from the environment. Anchors and aliases are not taken: a few
+lines of them can stand for more than memory holds.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
 
 from tocsin.config import AgentSettings
 from tocsin.errors import ConfigError
@@ -34,6 +36,17 @@ class _Document:
 
     value: dict[str, Any]
     places: dict[tuple[Key, ...], str]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without anchors and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:  # of a node that has a name, and of an alias
+            said = "anchors and aliases (&name, *name) are not taken: write the values out"
+            raise ComposerError(problem=said, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> AgentSettings:
@@ -66,24 +79,27 @@ def _validate(document: _Document, path: Path, kind: type[S]) -> S:
 
 def _read(path: Path, environment: Mapping[str, str]) -> _Document:
     try:
-        text = path.read_bytes()[: MAX_BYTES + 1].decode("utf-8-sig")
+        with path.open("rb") as handle:
+            content = handle.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than a configuration may be ({MAX_BYTES >> 20} MiB)")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         hint = "; `tocsin config sample` prints one to start from" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    if len(text) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than a configuration may be ({MAX_BYTES >> 20} MiB)")
     places: dict[tuple[Key, ...], str] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is None:
             raise ConfigError(f"{path}: the file is empty; `tocsin config sample` prints one to start from")
         value = _build(node, (), places, path, environment)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or 'nested too deep'}") from None
+        said = "" if isinstance(error, ComposerError) else "not valid YAML: "
+        raise ConfigError(f"{place}: {said}{getattr(error, 'problem', None) or 'nested too deep'}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}:1:1: expected keys and values such as `version: 1`, got a {type(value).__name__}")
     return _Document(value, places)
@@ -114,8 +130,20 @@ def _build(
     assert isinstance(node, yaml.ScalarNode)
     if "${" in node.value:
         expanded = _expand(node.value, place, environment)
-        return yaml.safe_load(expanded) if node.style is None else expanded
-    return yaml.safe_load(yaml.serialize(node))
+        return _value(expanded, place) if node.style is None else expanded
+    return _value(yaml.serialize(node), place)
+
+
+def _value(text: str, place: str, else_text: bool = False) -> Any:
+    """What one value of YAML stands for. A mistake is told without it: it may be a password."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+    except yaml.YAMLError as error:
+        if else_text:
+            return text
+        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or 'no value'}") from None
+    except (ValueError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        raise ConfigError(f"{place}: looks like a number, a date or a list, but is none: put it in quotes") from None
 
 
 def _expand(text: str, place: str, environment: Mapping[str, str]) -> str:
@@ -137,14 +165,14 @@ def _from_environment(environment: Mapping[str, str]) -> _Document:
         keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
         if not name.startswith(ENV_PREFIX) or not all(keys):
             continue
+        place = f"environment variable {name}"
         inner = value
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
-        try:
-            inner[keys[-1]] = yaml.safe_load(environment[name])
-        except yaml.YAMLError:
-            inner[keys[-1]] = environment[name]
-        places[keys] = f"environment variable {name}"
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{place}: {key} is no mapping: another variable gives it a single value")
+        inner[keys[-1]] = _value(environment[name], place, else_text=True)
+        places[keys] = place
     return _Document(value, places)
 
 

@@ -115,6 +115,49 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None
         load(tmp_path, MINIMAL, {"TOCSIN__MQTT__PORT": "x"})
 
 
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"TOCSIN__DEVICE": "0b_"}, r"environment variable TOCSIN__DEVICE: .*quotes"),
+        ({"TOCSIN__DEVICE": "2026-02-30"}, r"environment variable TOCSIN__DEVICE: .*quotes"),
+        ({"TOCSIN__MQTT": "5", "TOCSIN__MQTT__HOST": "x"}, r"TOCSIN__MQTT__HOST: mqtt is no mapping"),
+        ({"TOCSIN__MQTT": "", "TOCSIN__MQTT__HOST": "x"}, r"TOCSIN__MQTT__HOST: mqtt is no mapping"),
+    ],
+)
+def test_a_variable_that_is_no_value_is_told_by_its_name(
+    tmp_path: Path, environment: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, MINIMAL, environment)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2026-02-30", "0x_", "0b_", "!!int x", "!!bool maybe", "!!timestamp x", "!!int ''", "!!float x", "${DATE}"],
+)
+def test_a_value_that_only_looks_like_one_is_told_with_its_place(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"tocsin\.yaml:3:9: .*quotes"):
+        load(tmp_path, MINIMAL.replace("mqtt: {host: file}", f"mqtt:\n  host: {value}"), {"DATE": "2026-02-30"})
+
+
+def test_anchors_are_refused_so_that_a_small_file_stays_small(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    with pytest.raises(ConfigError, match=r"tocsin\.yaml:1:5: anchors and aliases .* not taken"):
+        load(tmp_path, bomb)
+    with pytest.raises(ConfigError, match=r"tocsin\.yaml:2:14: anchors and aliases .* not taken"):
+        load(tmp_path, MINIMAL.replace("host: file", "host: *h"))
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: larger"):
+        load_settings(Path("/dev/zero"), {})
+
+
+@pytest.mark.parametrize("text", ["*anna", "&anna", "@anna", "a: b: c", "[a"])
+def test_a_variable_that_is_no_yaml_is_text(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, MINIMAL, {"TOCSIN__MQTT__USERNAME": text}).mqtt.username == text
+
+
 def test_a_mistake_in_conf_d_names_that_file(tmp_path: Path) -> None:
     written(tmp_path, "mqtt:\n  prot: 1\n", "conf.d/10.yaml")
     with pytest.raises(ConfigError, match=r"10\.yaml:2:3: mqtt.prot is not a key: did you mean 'port'"):
@@ -136,7 +179,7 @@ def test_two_assets_of_one_id_are_refused(tmp_path: Path) -> None:
         (b"\xff\xfe", "not UTF-8"),
         (b"a" * (1 << 20) + b"a", "larger"),
         (b"[" * 5000, "not valid YAML"),
-        (b"a: &a [*a]\n", "yaml"),
+        (b"a: &a [*a]\n", "anchors"),
         (b"a: !!python/object/apply:os.system [id]\n", "yaml"),
         (b"a: 2026-03-09\n? [x]\n: 1\n", "word for a key"),
         (b"a: {<<: {b: 1}}\n", "yaml"),
