@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,8 @@ MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "?"}
 LARGEST = 1e15  # its square still fits float32, and no sensor says more
 SNIFF_LINES = 60
 BLOCK_LINES = 16_384
+BLOCK_SIZE = 1 << 24  # characters
+MAX_LINE = 1 << 20  # characters; no table has longer rows, but a damaged file may be one endless line
 PLAIN_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?$")
 EPOCH_UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # above this, epoch in ns, µs, ms
 
@@ -141,13 +143,15 @@ def open_table(path: Path, options: TableOptions, channels: tuple[Channel, ...] 
         DataError: empty, not a table, or without a column that is needed.
     """
     with _open(path) as handle, _Translated(path):
-        head = [line for line in islice(handle, SNIFF_LINES) if line.strip()]
+        kept = [(number, line) for number, line in islice(_lines(path, handle), SNIFF_LINES) if line.strip()]
+    numbers, head = [number for number, _ in kept], [line for _, line in kept]
     if not head:
         raise DataError(f"{path}: the file is empty: expected a header line and rows of numbers")
     if "\x00" in "".join(head[:5]):
         raise DataError(f"{path}: this is not a text file: expected a CSV table in UTF-8")
-    separator = options.separator or _find_separator(path, head)
-    rows = list(csv.reader(head, delimiter=separator, skipinitialspace=True))
+    with _Translated(path):
+        separator = options.separator or _find_separator(path, head)
+        rows = _split(path, numbers, head, separator)
     decimal_comma = separator != "," and any(
         re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell) for row in rows[1:6] for cell in row
     )
@@ -158,7 +162,7 @@ def open_table(path: Path, options: TableOptions, channels: tuple[Channel, ...] 
         raise DataError(f"{path}: no rows after the header line: expected rows of numbers")
     time_column = _find_time(path, names, body, options, decimal_comma, has_header)
     label_column = _find_label(path, names, options)
-    kind, scale = _time_form(path, names, body, time_column, decimal_comma, 1 + has_header)
+    kind, scale = _time_form(path, names, body, time_column, decimal_comma, numbers[has_header:])
     value_columns, found = _find_values(
         path, names, body, options, channels, (time_column, label_column), decimal_comma
     )
@@ -178,17 +182,17 @@ def read_table(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBl
     Raises:
         DataError: text where a number should be, a row with more or fewer fields, a number no sensor can give.
     """
-    count = 0
+    done = 0
     with _open(table.path) as handle, _Translated(table.path):
-        numbered = enumerate(handle, start=1)
+        numbered = _lines(table.path, handle)
         header = table.header_lines
-        while chunk := list(islice(numbered, block_lines)):
+        while chunk := _block(numbered, block_lines):
             kept = [(number, line) for number, line in chunk if line.strip()]
             kept, header = kept[header:], max(0, header - len(kept))
             if kept:
-                yield _parse(table, [number for number, _ in kept], [line for _, line in kept], count)
-                count += len(kept)
-    if not count:
+                yield _parse(table, [number for number, _ in kept], [line for _, line in kept], done)
+                done += len(kept)
+    if not done:
         raise DataError(f"{table.path}: no rows after the header line: expected rows of numbers")
 
 
@@ -198,11 +202,15 @@ def _parse(table: Table, numbers: list[int], lines: list[str], first: int) -> Ta
     fields: list[list[str]] | None = None
     quoted = any('"' in line for line in lines)
     if quoted or table.separator == " ":
-        fields = list(csv.reader(lines, delimiter=table.separator, skipinitialspace=True))
+        fields = _split(table.path, numbers, lines, table.separator)
         numeric = None
     else:
         numeric = _fast(table, lines, wanted)
-    if fields is None and (numeric is None or table.time_column is not None):
+    if fields is None and (
+        numeric is None
+        or table.time_column is not None
+        or any(line.count(table.separator) >= table.width for line in lines)  # the fast way overlooks them
+    ):
         fields = [line.rstrip("\r\n").split(table.separator) for line in lines]
     if fields is not None:
         _check_width(table, numbers, fields)
@@ -239,7 +247,7 @@ def _cells(table: Table, numbers: list[int], fields: list[list[str]], wanted: li
         for j, column in enumerate(wanted):
             cell = row[column].strip()
             try:
-                out[i, j] = float(cell.replace(",", ".") if table.decimal_comma else cell)
+                out[i, j] = _number(cell, table.decimal_comma)
             except ValueError:
                 if cell.lower() not in MISSING:
                     place = f"{table.path}: line {numbers[i]}, column {_column_name(table, column)}"
@@ -275,8 +283,7 @@ def _times(table: Table, numbers: list[int], stamps: list[str]) -> Floats:
     """Epoch seconds of the stamps."""
     try:
         if table.time_kind == "epoch":
-            text = [stamp.replace(",", ".") for stamp in stamps] if table.decimal_comma else stamps
-            times = np.asarray(text, np.str_).astype(np.float64) * table.time_scale
+            times = np.asarray([_number(stamp, table.decimal_comma) for stamp in stamps]) * table.time_scale
         else:
             times = _datetimes(stamps, table.time_kind)
         if np.isfinite(times).all():
@@ -286,7 +293,9 @@ def _times(table: Table, numbers: list[int], stamps: list[str]) -> Floats:
     for number, stamp in zip(numbers, stamps, strict=True):
         try:
             good = np.isfinite(
-                _number(stamp) if table.time_kind == "epoch" else _datetimes([stamp], table.time_kind)[0]
+                _number(stamp, table.decimal_comma)
+                if table.time_kind == "epoch"
+                else _datetimes([stamp], table.time_kind)[0]
             )
         except (ValueError, OverflowError):
             good = False
@@ -370,21 +379,29 @@ def _find_label(path: Path, names: list[tuple[str, str]], options: TableOptions)
 
 
 def _time_form(
-    path: Path, names: list[tuple[str, str]], body: list[list[str]], column: int | None, decimal_comma: bool, line: int
+    path: Path,
+    names: list[tuple[str, str]],
+    body: list[list[str]],
+    column: int | None,
+    decimal_comma: bool,
+    numbers: list[int],
 ) -> tuple[str, float]:
     if column is None:
         return "rows", 1.0
     cells = [row[column].strip() for row in body if column < len(row)]
-    if cells and all(_is_number(cell, decimal_comma) for cell in cells):
-        middle = float(np.median([_number(cell, decimal_comma) for cell in cells]))
+    given = [cell for cell in cells if cell.lower() not in MISSING]  # `_times` tells where one is missing
+    if given and all(_is_number(cell, decimal_comma) for cell in given):
+        middle = float(np.median([_number(cell, decimal_comma) for cell in given]))
         return "epoch", next((scale for limit, scale in EPOCH_UNITS if middle > limit), 1.0)
-    first = cells[0] if cells else ""
+    first, line = (cells[0] if cells else ""), numbers[0]
     for kind in ("iso", "dmy"):
         try:
             _datetimes([first], kind)
         except (ValueError, OverflowError):
             continue
         return kind, 1.0
+    if given and first and _is_number(first, decimal_comma):  # numbers, but for one
+        line, first = next((n, c) for n, c in zip(numbers, cells, strict=False) if not _is_number(c, decimal_comma))
     raise DataError(
         f"{path}: line {line}, column {names[column][0]!r}: {first[:40]!r} is no time that can be read: expected "
         "ISO 8601 (2026-03-09 10:14:33), DD.MM.YYYY, or epoch seconds; or give --rate"
@@ -451,7 +468,9 @@ def _column_name(table: Table, column: int) -> str:
     return str(column + 1)
 
 
-def _number(cell: str, decimal_comma: bool = False) -> float:
+def _number(cell: str, decimal_comma: bool) -> float:
+    if "_" in cell:
+        raise ValueError("Python reads 1_0 as 10; a table means something else")
     return float(cell.replace(",", ".") if decimal_comma else cell)
 
 
@@ -467,6 +486,42 @@ def _is_number(cell: str, decimal_comma: bool) -> bool:
 
 def _is_time(cell: str) -> bool:
     return re.match(r"\s*(\d{4}[-/]\d{1,2}[-/]\d{1,2}|\d{1,2}\.\d{1,2}\.\d{4})([ T]|\s*$)", cell) is not None
+
+
+def _lines(path: Path, handle: IO[str]) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, from 1; none is read past what a line may be."""
+    for number in count(1):
+        line = handle.readline(MAX_LINE + 1)
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}: line {number} is longer than {MAX_LINE} characters: expected rows of numbers")
+        if not line:
+            return
+        yield number, line
+
+
+def _block(lines: Iterator[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+    """The next lines, at most so many, and less where they are long."""
+    block: list[tuple[int, str]] = []
+    size = 0
+    for number, line in islice(lines, most):
+        block.append((number, line))
+        size += len(line)
+        if size > BLOCK_SIZE:
+            break
+    return block
+
+
+def _split(path: Path, numbers: list[int], lines: list[str], separator: str) -> list[list[str]]:
+    """The fields of each line, quoted or not."""
+    rows: list[list[str]] = []
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    for number, row in zip(numbers, reader, strict=False):
+        rows.append(row)
+        if reader.line_num != len(rows) or any("\n" in cell or "\r" in cell for cell in row):
+            raise DataError(
+                f"{path}: line {number}: a quoted cell goes on in the next line: write each row in one line"
+            )
+    return rows
 
 
 def _open(path: Path) -> IO[str]:
