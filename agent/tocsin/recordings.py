@@ -196,6 +196,29 @@ def read_table(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBl
         raise DataError(f"{table.path}: no rows after the header line: expected rows of numbers")
 
 
+def check_rate(table: Table, time_s: Floats, sample_rate_hz: float) -> None:
+    """Compares the file's own rate with the one that its rows are to be put on.
+
+    Args:
+        table: names the file.
+        time_s: (n,) of its first rows.
+        sample_rate_hz: of the grid.
+
+    Raises:
+        DataError: the median step is not within a tenth of the grid's.
+    """
+    steps = np.diff(time_s)
+    steps = steps[steps > 0]
+    if len(steps) < 16:
+        return
+    found = 1 / float(np.median(steps))
+    if not 0.9 <= found / sample_rate_hz <= 1.1:
+        raise DataError(
+            f"{table.path}: has {found:.4g} rows a second, expected {sample_rate_hz:.4g}: windows would be stretched; "
+            "record at that rate, or train with recordings of this one"
+        )
+
+
 def _parse(table: Table, numbers: list[int], lines: list[str], first: int) -> TableBlock:
     """One chunk; the fast way first, cell by cell only where that fails, to say where."""
     wanted = [*table.value_columns, *([] if table.label_column is None else [table.label_column])]

@@ -89,16 +89,15 @@ def test_what_whitens_is_scored_by_its_output_and_what_rebuilds_by_the_differenc
     np.testing.assert_array_equal(rebuilds, seen - whitens)
 
 
-def test_members_that_do_not_rebuild_the_signal_expect_nothing(small: Bundle) -> None:
+def test_members_that_do_not_rebuild_the_signal_expect_its_usual_level(small: Bundle) -> None:
     model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
     given = windows(small, 1)[0]
     found = Scorer((Member(model, shown, "whiten"),), np.ones(2), Threshold(1.0)).explain(
         given, small.manifest.channels
     )
-    assert {part.channel: part.seen for part in found} == pytest.approx(
-        dict(zip(("pressure", "flow"), given.mean(axis=0), strict=True))
-    )
-    assert [part.expected for part in found] == [None, None]
+    mean = dict(zip(("pressure", "flow"), given.mean(axis=0), strict=True))
+    assert {part.channel: part.seen for part in found} == pytest.approx(mean)
+    assert {part.channel: part.expected for part in found} == pytest.approx({"pressure": 5, "flow": 21}, rel=0.05)
 
 
 def test_smoothing_follows_the_exponentially_weighted_geometric_mean_and_keeps_the_split(small: Bundle) -> None:

@@ -119,7 +119,8 @@ def train(
 
     Needs nothing but the recordings: channels, rate, window and hop are chosen from the data and explained. Trains
     every family, converts each to int8, sets the limit on the converted model's scores of data that it has not seen,
-    and ships the one that tells injected anomalies from normal running best.
+    and ships the one that tells injected anomalies from normal running best; a network ships only where it is clearly
+    better than what is linear.
 
     \b
     Leaves in --out:

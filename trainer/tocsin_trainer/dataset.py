@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
-from tocsin.recordings import Table, TableBlock, TableOptions, open_table, read_table
+from tocsin.recordings import Table, TableBlock, TableOptions, check_rate, open_table, read_table
 from tocsin.records import Bools, Channel, Floats, Rows, SampleBlock
 from tocsin_trainer.results import Choice
 
@@ -125,6 +125,7 @@ def load(
         if sample_rate_hz is None:
             sample_rate_hz, choice = _rate(path, table, samples.time_s)
             choices.append(choice)
+        check_rate(table, samples.time_s, sample_rate_hz)
         resampler = Resampler(sample_rate_hz, len(channels), MAX_GAP_ROWS / sample_rate_hz)
         found = [Stretch(r, None if label is None else label[r.sample], index) for r in resampler.push(samples)]
         stretches += found
@@ -247,7 +248,10 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
         choices.append(Choice("window", f"{length} rows ({length / dataset.sample_rate_hz:.4g} s)", why))
     if hop is None:
         hop = max(1, min(round(dataset.sample_rate_hz), length // 2))
-        why = "a score a second, or one a row where rows are slower; never more than half a window"
+        if hop == length // 2:
+            why = "half a window: each sample is looked at twice"
+        else:
+            why = "a score a second, or one a row where rows are slower"
         choices.append(Choice("hop", f"{hop} rows ({hop / dataset.sample_rate_hz:.4g} s)", why))
     if rows < length or len(dataset) < 4 * max(length, hop):
         raise DataError(

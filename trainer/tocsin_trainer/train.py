@@ -408,7 +408,7 @@ def _choose(candidates: tuple[Candidate, ...], *, whatever: bool) -> tuple[Candi
                 (c for c in linear if c.separation >= most - CLOSE), key=lambda candidate: candidate.latency_us
             )
             why = f"the linear one that tells injected anomalies from normal windows best ({chosen.separation:.4f})"
-            if best is not chosen:
+            if best not in linear:
                 why += (
                     f"; {best.family} ({best.separation:.4f}) is not {NETWORK_MARGIN:g} better, as a network has to be"
                 )

@@ -57,6 +57,7 @@ class Heard:
 
     raised: list[dict[str, Any]] = field(default_factory=list)
     spans: list[list[str | None]] = field(default_factory=list)
+    events: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def demo(out: Path, seed: int, as_json: bool) -> int:
     say.title("2  run the agent on the held-back recordings, listen as another MQTT client")
     heard = _play(out, metrics, say)
     say.title("3  alarms received, against the labels")
-    verdicts = [_judge(asset, out, heard[asset.name]) for asset in ASSETS]
+    verdicts = [_judge(asset, heard[asset.name]) for asset in ASSETS]
     seconds = time.monotonic() - begin
     good = all(v.alarms and v.found for v in verdicts) and all(
         _shipped(m)["precision"] == "int8" for m in metrics.values()
@@ -173,7 +174,8 @@ def _train(out: Path, seed: int, say: _Say) -> dict[str, dict[str, Any]]:
 
 def _play(out: Path, metrics: dict[str, dict[str, Any]], say: _Say) -> dict[str, Heard]:
     """Runs broker, listener and agent until the recordings have been played; what the listener heard."""
-    heard = {asset.name: Heard() for asset in ASSETS}
+    heard = {asset.name: Heard(events=_events(out / f"{asset.files}_test.csv.gz")) for asset in ASSETS}
+    say.line("● inside a labelled event   ○ outside")
     with _broker() as port:
         config = out / "tocsin.yaml"
         config.write_text(_configuration(out, metrics, port))
@@ -225,7 +227,8 @@ def _take(message: Received, heard: dict[str, Heard], say: _Say) -> None:
     if event["type"] == "new":
         found.raised.append(alarm)
         found.spans.append([alarm["raised"], None])
-        say.line(readable(message))
+        labelled = any(start <= _seconds(alarm["raised"]) <= stop for start, stop in found.events)
+        say.line(f"{'●' if labelled else '○'} {readable(message)}")
     elif event["type"] == "end" and found.spans:
         found.spans[-1][1] = alarm["cleared"]
 
@@ -274,9 +277,9 @@ assets:
 {assets}"""
 
 
-def _judge(asset: Asset, out: Path, heard: Heard) -> Verdict:
+def _judge(asset: Asset, heard: Heard) -> Verdict:
     """Alarms received against labelled events: found when an alarm was on during it, false when it touches none."""
-    events = _events(out / f"{asset.files}_test.csv.gz")
+    events = heard.events
     spans = [(_seconds(a), _seconds(b) if b else float("inf")) for a, b in heard.spans if a is not None]
     delays = []
     for start, stop in events:

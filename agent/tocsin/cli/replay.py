@@ -12,9 +12,9 @@ from typing import IO, Any
 import click
 
 from tocsin.core.bundle import Bundle, load_bundle
-from tocsin.errors import TocsinError
+from tocsin.errors import DataError, TocsinError
 from tocsin.pipeline import AssetLine, Scored
-from tocsin.recordings import TableOptions, open_table, read_table
+from tocsin.recordings import TableOptions, check_rate, open_table, read_table
 from tocsin.records import Change, Transition
 
 
@@ -85,6 +85,8 @@ def replay(
                     table.write(scored, stamps)
                 if log:
                     log.writelines(json.dumps(event_json(t)) + "\n" for t in scored.transitions)
+    if not summary.windows:
+        raise DataError(f"nothing could be scored: {'; '.join(summary.warnings)}")
     for warning in summary.warnings:
         click.echo(f"tocsin: warning: {warning}", err=True)
     _show(summary, loaded, scores, events, as_json)
@@ -97,7 +99,10 @@ def scored_file(
     """The windows of one file, with the file's own time stamps; adds to the summary."""
     line = AssetLine(bundle.manifest.name, bundle, bundle.manifest.channels)
     stamps = Stamps()
-    for part in read_table(open_table(path, options, bundle.manifest.channels)):
+    table = open_table(path, options, bundle.manifest.channels)
+    for part in read_table(table):
+        if not stamps.count:
+            check_rate(table, part.block.time_s, bundle.manifest.sample_rate_hz)
         stamps.add(part.stamps)
         for scored in line.feed(part.block):
             ratio = scored.scores.ratio

@@ -240,6 +240,16 @@ class Preprocessor:
             values = None if values is None else step.inverse(values)
         return values
 
+    def usual_level(self) -> Floats | None:
+        """(C,) what the steps hold to be each channel's level in normal running, engineering units; None if nothing."""
+        match self.steps:
+            case (LevelUnrest(segments=parts), Standardise(center=center), *_) if center.ndim == 2:
+                level: Floats = center[:parts].mean(axis=0)
+                return level
+            case (Standardise(center=center), *_) if center.ndim == 1:
+                return center
+        return None
+
     def to_json(self) -> list[dict[str, Any]]:
         """The manifest's list of steps."""
         return [step.to_json() for step in self.steps]

@@ -79,8 +79,8 @@ class Scorer:
     def explain(self, window: Floats, channels: tuple[Channel, ...]) -> tuple[Contribution, ...]:
         """Why one (T, C) window scores as it does: channels by share, largest first.
 
-        Where the members rebuild the signal, `seen` and `expected` are taken at the row where the channel's residual is
-        largest, in its unit; else `seen` is the window's mean, and there is no `expected`.
+        Where members rebuild the signal, `seen` and `expected` are taken at the row where the channel's residual is
+        largest, in its unit; else `seen` is the window's mean, and `expected` the usual level where a member knows it.
         """
         share = self.score(window[None]).share()[0]
         seen, expected = window.mean(axis=0), None
@@ -88,6 +88,9 @@ class Scorer:
         if rebuilt is not None:
             worst, each = np.abs(window - rebuilt).argmax(axis=0), np.arange(len(channels))
             seen, expected = window[worst, each], rebuilt[worst, each]
+        else:
+            known = (member.preprocessor.usual_level() for member in self.members)
+            expected = next((level for level in known if level is not None), None)
         return tuple(
             Contribution(
                 channels[c].name, float(share[c]), float(seen[c]), None if expected is None else float(expected[c])
