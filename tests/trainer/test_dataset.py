@@ -111,6 +111,30 @@ def test_a_second_file_without_a_channel_of_the_first_is_refused(tmp_path: Path)
         load(files, OPTIONS)
 
 
+def test_columns_are_found_by_name_in_every_further_file(tmp_path: Path) -> None:
+    values = noise(100)
+    first = table(tmp_path, np.arange(100.0), values, "1.csv")
+    second = tmp_path / "2.csv"
+    turned = (f"{n},{b:.4f},{n},{a:.4f}\n" for n, (a, b) in enumerate(values))
+    second.write_text("time,b,more,a\n" + "".join(turned))
+    found = load((first, second), OPTIONS)
+    assert [channel.name for channel in found.channels] == ["a", "b"]
+    assert np.array_equal(found.stretches[0].rows.values, found.stretches[1].rows.values)
+
+
+def test_an_empty_channel_cannot_be_repaired(tmp_path: Path) -> None:
+    path = table(tmp_path, np.arange(200.0), noise(200) * [1, np.nan])
+    with pytest.raises(DataError, match=r"data\.csv: no row in which every channel has a value"):
+        load((path,), OPTIONS, repair=True)
+
+
+def test_bursts_of_vibration_too_short_for_a_spectrum_are_refused(tmp_path: Path) -> None:
+    time_s = (np.arange(40)[:, None] + np.arange(5) / 1000).ravel()
+    found = load((table(tmp_path, time_s, noise(200)),), OPTIONS)
+    with pytest.raises(DataError, match="longest stretch 5"):
+        choose_window(found, None, None)
+
+
 def test_columns_of_one_name_get_keys_of_their_own_in_training_and_in_replay(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("time,temp,temp,flow\n" + "".join(f"{n},{n % 7},{n % 5},{n % 3}\n" for n in range(100)))

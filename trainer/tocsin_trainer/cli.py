@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from pydantic import Field
@@ -19,6 +19,8 @@ from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.dataset import Dataset, choose_window, load, split
 from tocsin_trainer.options import FAMILIES, TrainOptions
+
+VERSION = r"[A-Za-z0-9._-]{1,64}"  # it stands in the bundle's file name
 
 
 class TrainSettings(Settings):
@@ -35,7 +37,7 @@ class TrainSettings(Settings):
     hop: int | None = Field(None, ge=1)
     families: tuple[str, ...] | None = None
     epochs: int | None = Field(None, ge=1)
-    threshold: str | None = None
+    threshold: Literal["mu_sigma", "quantile"] | None = None
     k: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
@@ -43,6 +45,12 @@ class TrainSettings(Settings):
 
 def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _version(_: Any, __: Any, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(VERSION, value):
+        raise click.BadParameter(f"{value[:80]!r}: expected 1 to 64 letters, digits, dots, underscores and hyphens")
+    return value
 
 
 @click.command()
@@ -103,7 +111,7 @@ def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
     help="auto: int8 where it decides as float does, else what does; int8: that, come what may.",
 )
 @click.option("--repair", is_flag=True, help="Mend damaged recordings and say so, instead of stopping.")
-@click.option("--version", "model_version", help="Of the bundle; date and time when left out.")
+@click.option("--version", "model_version", callback=_version, help="Of the bundle; date and time when left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def train(

@@ -117,8 +117,6 @@ def load(
     for index, path in enumerate(files):
         table = open_table(path, options, channels)
         channels = channels or table.channels
-        if [c.name for c in table.channels] != [c.name for c in channels]:
-            table = open_table(path, options, channels)
         samples, stamps, lines, label = _read(table)
         if not repair:
             _stop_at_damage(path, samples, stamps, lines, channels)
@@ -131,6 +129,11 @@ def load(
         stretches += found
         warnings += _mended(path, resampler, samples, channels)
     assert channels is not None and sample_rate_hz is not None
+    if not stretches:
+        raise DataError(
+            f"{', '.join(path.name for path in files)}: no row in which every channel has a value, or one up to "
+            f"{MAX_GAP_ROWS} rows old: leave the empty channel out with --columns"
+        )
     gap = MAX_GAP_ROWS / sample_rate_hz
     return Dataset(channels, sample_rate_hz, gap, tuple(stretches), tuple(choices), tuple(warnings))
 
@@ -240,6 +243,7 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
         period = _period(max(dataset.stretches, key=len).rows.values)
         if dataset.sample_rate_hz >= VIBRATION_HZ:
             length = min(2 ** round(np.log2(SPECTRUM_S * dataset.sample_rate_hz)), 4096, 2 ** int(np.log2(rows / 16)))
+            length = max(8, int(length))  # of bursts too short for that the rows are counted below
             why = f"vibration is looked at by its spectrum: about {SPECTRUM_S:g} s, a power of two"
         elif period is not None and 8 <= period <= min(most, 128):
             length, why = period, "the signals repeat themselves at this period (autocorrelation)"
