@@ -176,7 +176,7 @@ def test_sources_import_their_own_library_only_when_they_open():
 
 
 def test_the_trainer_takes_only_the_shared_contract_from_the_agent():
-    shared = ("records", "errors", "core", "alarms", "config", "config_file", "recordings", "__version__")
+    shared = ("records", "errors", "core", "alarms", "config", "config_file", "recordings", "chatter", "__version__")
     allowed = tuple(f"tocsin.{name}" for name in shared)
     found = [
         f"{file}: {name}"

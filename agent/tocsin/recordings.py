@@ -449,7 +449,14 @@ def _find_values(
                 f"{path}: column {missing[0]!r} is missing: the bundle needs {', '.join(c.name for c in channels)}; "
                 f"the file has {_listed(names)}"
             )
-        return tuple(keys.index(channel.name) for channel in channels), channels
+        places = tuple(keys.index(channel.name) for channel in channels)
+        for place, channel in zip(places, channels, strict=True):
+            unit = names[place][1]
+            if unit and channel.unit and unit != channel.unit:
+                raise DataError(
+                    f"{path}: column {channel.name!r} is in {unit}, expected {channel.unit}: convert it, or train again"
+                )
+        return places, channels
     if options.columns is not None:
         picked = [_position(path, names, name, "--columns") for name in options.columns]
     else:

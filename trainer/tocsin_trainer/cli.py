@@ -11,9 +11,9 @@ import click
 from pydantic import Field
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.chatter import TENSORFLOW, without_chatter
 from tocsin.config import TOPIC_ID, AlarmSettings, Settings
 from tocsin.config_file import read_settings
-from tocsin.core.interpreter import without_chatter
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
@@ -146,7 +146,7 @@ def train(
     _make_folder(out)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with without_chatter("InitializeLog()", "port.cc", "cpu_feature_guard", "AVX", "cudart_stub"):
+        with without_chatter(*TENSORFLOW):
             from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
             from tocsin_trainer.train import train as run  # noqa: PLC0415
     except ImportError as error:

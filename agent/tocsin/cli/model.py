@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import runtime_name
 from tocsin.errors import BundleError
@@ -91,7 +92,8 @@ def verify(bundle: Path, as_json: bool) -> None:
       tocsin model verify pump-1-20260309.tocsin
     """
     loaded = load_bundle(bundle)
-    test = loaded.self_test()
+    with without_chatter(*RUNTIME):
+        test = loaded.self_test()
     if as_json:
         document = {
             "bundle": str(bundle),
@@ -132,7 +134,8 @@ def bench(bundle: Path, as_json: bool, seconds: float) -> None:
     """
     begin = time.perf_counter()
     loaded = load_bundle(bundle)
-    scorer = loaded.scorer()
+    with without_chatter(*RUNTIME):
+        scorer = loaded.scorer()
     window = loaded.golden.windows[:1]
     scorer.score(window)
     first_ms = (time.perf_counter() - begin) * 1e3

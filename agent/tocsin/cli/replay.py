@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import click
 
+from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.errors import DataError, TocsinError
 from tocsin.pipeline import AssetLine, Scored
@@ -97,7 +98,8 @@ def scored_file(
     bundle: Bundle, path: Path, options: TableOptions, summary: Summary
 ) -> Iterator[tuple[Scored, "Stamps"]]:
     """The windows of one file, with the file's own time stamps; adds to the summary."""
-    line = AssetLine(bundle.manifest.name, bundle, bundle.manifest.channels)
+    with without_chatter(*RUNTIME):
+        line = AssetLine(bundle.manifest.name, bundle, bundle.manifest.channels)
     stamps = Stamps()
     table = open_table(path, options, bundle.manifest.channels)
     for part in read_table(table):

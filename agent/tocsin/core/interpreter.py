@@ -5,12 +5,7 @@ for such small models); an interpreter belongs to one thread; recurrent state is
 """
 
 import importlib
-import os
 import platform
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from types import ModuleType
@@ -42,24 +37,6 @@ def runtime() -> ModuleType:
 def runtime_name() -> str:
     """Name of the runtime in use, as its package is called: `ai_edge_litert`, `tflite_runtime` or `tensorflow`."""
     return runtime().__name__.partition(".")[0]
-
-
-@contextmanager
-def without_chatter(*known: str) -> Iterator[None]:
-    """Keeps lines with these words, which native code writes past Python, off standard error; others come through."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            for line in caught.read().splitlines(keepends=True):
-                if not any(word.encode() in line for word in known):
-                    os.write(2, line)
 
 
 def runtime_id() -> str:
@@ -108,12 +85,11 @@ class _Signature:
 
     def __init__(self, content: bytes, batch: int | None = None) -> None:
         try:
-            with without_chatter("Created TensorFlow Lite XNNPACK delegate"):
-                interpreter: Any = runtime().Interpreter(model_content=content, num_threads=1)
-                entry = interpreter.get_input_details()[0]
-                if batch is not None:
-                    interpreter.resize_tensor_input(entry["index"], [batch, *entry["shape"][1:]])
-                interpreter.allocate_tensors()
+            interpreter: Any = runtime().Interpreter(model_content=content, num_threads=1)
+            entry = interpreter.get_input_details()[0]
+            if batch is not None:
+                interpreter.resize_tensor_input(entry["index"], [batch, *entry["shape"][1:]])
+            interpreter.allocate_tensors()
             entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
         except (ValueError, RuntimeError, IndexError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
