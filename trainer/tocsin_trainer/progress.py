@@ -75,6 +75,14 @@ def print_summary(trained: Trained) -> None:
     for c in result.candidates:
         if c.gate.reason:
             console.print(f"{c.family}: {c.gate.reason}", soft_wrap=True, markup=False)
+    normal = result.chosen.played[1]
+    rows, alarms = len(normal.row_time_s), len(normal.alarms)
+    console.print(
+        f"on the last {rows} rows, normal running that nothing was fitted to: {alarms} alarm{'s' * (alarms != 1)}"
+        + ("; is all of the recording normal?" if alarms else ""),
+        soft_wrap=True,
+        markup=False,
+    )
     console.print(f"bundle  {trained.bundle.path}", soft_wrap=True, markup=False)
     console.print(f"report  {trained.report}", soft_wrap=True, markup=False)
     console.print(f"next    tocsin replay --bundle {trained.bundle.path} --input NEW.csv", soft_wrap=True, markup=False)
