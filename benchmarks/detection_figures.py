@@ -147,6 +147,8 @@ def summed(suite: Suite, outcomes: list[Outcome], families: tuple[str, ...]) -> 
         if name in rows:
             rows[name] |= differences(found, used)
     ours = [SHIPPED, FLOAT, ORACLE, *(form.format(f) for f in families for form in (CONVERTED, EXACT))]
+    of_ours = tuple(form.format("") for form in (CONVERTED, EXACT))  # ensembles among them
+    ours = (*ours, *(name for name in rows if name not in ours and name.endswith(of_ours)))
     simple = sorted((name for name in rows if name not in ours), key=lambda name: -rows[name].get(key, 0.0))
     best = simple[0] if simple else None
     gap = rows[SHIPPED][key] - rows[best][key] if best and key in rows.get(SHIPPED, {}) else None
