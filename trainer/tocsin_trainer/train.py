@@ -402,13 +402,10 @@ def _choose(candidates: tuple[Candidate, ...], *, whatever: bool) -> tuple[Candi
     linear = [c for c in passed if not any(FAMILIES[family].epochs for family in c.family.split("+"))]
     best = max(passed, key=lambda candidate: candidate.separation)
     if linear:
-        most = max(candidate.separation for candidate in linear)
-        if best.separation < most + NETWORK_MARGIN:
-            chosen = min(
-                (c for c in linear if c.separation >= most - CLOSE), key=lambda candidate: candidate.latency_us
-            )
+        chosen = max(linear, key=lambda candidate: candidate.separation)
+        if best.separation < chosen.separation + NETWORK_MARGIN:
             why = f"the linear one that tells injected anomalies from normal windows best ({chosen.separation:.4f})"
-            if best not in linear:
+            if best is not chosen:
                 why += (
                     f"; {best.family} ({best.separation:.4f}) is not {NETWORK_MARGIN:g} better, as a network has to be"
                 )
