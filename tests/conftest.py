@@ -1,6 +1,6 @@
 """What all tests share: a real broker and a consumer.
 
-A test that needs mosquitto skips where there is none, and fails where CI promised it.
+A test that needs mosquitto or openssl skips where there is none, and fails where CI promised it.
 """
 
 import os
@@ -18,12 +18,15 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 DEVICE = "edge-1"
+PROGRAMS = {"broker": "mosquitto", "tls": "openssl"}  # marker → what its tests need
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("broker") is None or shutil.which("mosquitto"):
+    needed = [program for marker, program in PROGRAMS.items() if item.get_closest_marker(marker)]
+    missing = [program for program in needed if shutil.which(program) is None]
+    if not missing:
         return
-    reason = "mosquitto is not installed: apt-get install mosquitto"
+    reason = f"{missing[0]} is not installed: apt-get install {missing[0]}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -1,15 +1,11 @@
 """TLS with certificates of both sides, on a real mosquitto."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates"),
-]
+pytestmark = [pytest.mark.broker, pytest.mark.tls]  # openssl makes the certificates
 
 
 def openssl(folder: Path, *args: str) -> None:
