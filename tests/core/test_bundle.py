@@ -153,6 +153,10 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"score": {**SCORE, "smoothing": {"method": "geometric_ewma", "span": 0}}}, "smoothing"),
         ({"score": {**SCORE, "smoothing": {"method": "median", "span": 3}}}, "median.*update"),
         ({"score": {**SCORE, "reduction": "max"}}, "max.*update"),
+        ({"score": {**SCORE, "combination": "median"}}, "combination 'median'.*mean, max.*update"),
+        ({"members": [{**MEMBER, "weight": 0.5}]}, "mean 1"),
+        ({"members": [{**MEMBER, "weight": 3}, {**MEMBER, "weight": -1}]}, "mean 1"),
+        ({"members": [{**MEMBER, "weight": float("nan")}]}, "mean 1"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(tmp_path: Path, changes: dict, says: str) -> None:
@@ -257,6 +261,24 @@ def test_a_model_of_another_shape_than_the_manifest_says_is_refused(tmp_path: Pa
     shorter = write_bundle(tmp_path / "x.tocsin", raw, models, golden, "card")
     with pytest.raises(BundleError, match=r"maps \(1, 32, 2\)"):
         shorter.scorer()
+
+
+def test_a_bundle_scores_as_its_combination_and_weights_say(tmp_path: Path) -> None:
+    given, one = WINDOWS, load_bundle(SMALL).scorer().score(WINDOWS).value
+    for weights, combination, factor in (((0.5, 1.5), "max", 1.5), ((2.0, 0.0), "mean", 1.0)):
+        members = [{**MEMBER, "name": f"m{n}", "weight": weight} for n, weight in enumerate(weights)]
+        path = rewritten(tmp_path / "x.tocsin", members=members, score={**SCORE, "combination": combination})
+        np.testing.assert_allclose(load_bundle(path).scorer().score(given).value, factor * one)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("reconstruct", 32), ("whiten", 32), ("probability", None)])
+def test_a_member_must_give_as_many_rows_as_its_kind_has(tmp_path: Path, kind: str, rows: int | None) -> None:
+    bundle = load_bundle(rewritten(tmp_path / "x.tocsin", members=[{**MEMBER, "kind": kind}]))
+    if rows is None:
+        with pytest.raises(BundleError, match="of kind probability"):
+            bundle.scorer()
+    else:
+        assert bundle.scorer().members[0].model.output_shape == (1, rows, 2)
 
 
 def test_a_model_that_scores_otherwise_fails_the_self_test(tmp_path: Path) -> None:

@@ -7,11 +7,26 @@ import pytest
 
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import TfliteModel
-from tocsin.core.scoring import CHUNK, Member, Scorer, Smoother, mean_square
+from tocsin.core.scoring import CHUNK, LOG_STD_FLOOR, Member, Scorer, Smoother, combine, mean_square, residual
 from tocsin.core.threshold import Threshold
-from tocsin.records import Floats, Scores
+from tocsin.records import Floats, Floats32, Scores
 
 DATA = Path(__file__).parent.parent / "data"
+
+
+class Predictor(TfliteModel):
+    """The real model, of whose output the first rows are left out, as a predictor has them not."""
+
+    def predict(self, windows: Floats32) -> Floats32:
+        return super().predict(windows)[:, 10:]
+
+
+class Unsure(TfliteModel):
+    """The real model as the mean of a normal distribution of standard deviation 0.5."""
+
+    def predict(self, windows: Floats32) -> Floats32:
+        mean = super().predict(windows)
+        return np.concatenate([mean, np.full_like(mean, np.log(0.5))], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +95,98 @@ def test_members_are_averaged_each_by_its_normaliser(small: Bundle) -> None:
     np.testing.assert_allclose(two.per_channel, 1.5 * one.per_channel)
 
 
-def test_what_whitens_is_scored_by_its_output_and_what_rebuilds_by_the_difference(small: Bundle) -> None:
+def test_the_maximum_is_the_score_of_the_member_that_wins_and_has_its_split(small: Bundle) -> None:
+    model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    kinds = (Member(model, shown, "reconstruct", 2.0), Member(model, shown, "whiten", 1.0))
+    given = windows(small, CHUNK + 60)
+    given[::2, 10:, 1] += 10
+    alone = [Scorer((member,), np.ones(2), Threshold(1.0)).score(given).per_channel for member in kinds]
+    found = Scorer(kinds, np.ones(2), Threshold(1.0), "max").score(given)
+    first = alone[0].sum(axis=1) > alone[1].sum(axis=1)
+    assert 0.2 < first.mean() < 0.8
+    np.testing.assert_allclose(found.per_channel, np.where(first[:, None], *alone))
+    np.testing.assert_allclose(found.per_channel.sum(axis=1), found.value)
+
+
+@pytest.mark.parametrize("combination", ["mean", "max"])
+def test_a_members_weight_multiplies_its_part(small: Bundle, combination: str) -> None:
+    model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    members = (Member(model, shown, "reconstruct", 0.05, 1.5), Member(model, shown, "whiten", 0.8, 0.5))
+    given = windows(small, 20)
+    parts = [Scorer((member,), np.ones(2), Threshold(1.0)).score(given).per_channel for member in members]
+    found = Scorer(members, np.ones(2), Threshold(1.0), combination).score(given).per_channel
+    np.testing.assert_allclose(found, combine(np.stack(parts), combination))
+    mean = (1.5 / 0.05 * residual_square(members[0], given) + 0.5 / 0.8 * residual_square(members[1], given)) / 4
+    if combination == "mean":
+        np.testing.assert_allclose(found, mean)
+
+
+def residual_square(member: Member, given: Floats) -> Floats:
+    return mean_square(member.residual(member.preprocessor.transform(given)))
+
+
+def test_what_rebuilds_is_scored_by_the_difference_and_what_whitens_by_its_output(small: Bundle) -> None:
     model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
     given = windows(small, 3)
     seen = shown.transform(given)
     rebuilds, whitens = (Member(model, shown, kind).residual(seen) for kind in ("reconstruct", "whiten"))
     np.testing.assert_array_equal(whitens, model.predict(seen))
     np.testing.assert_array_equal(rebuilds, seen - whitens)
+
+
+def test_what_predicts_is_scored_on_the_rows_that_it_predicts(small: Bundle) -> None:
+    whole, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    predictor = Member(Predictor(small.files["conv_ae.tflite"]), shown)
+    seen = shown.transform(windows(small, 3))
+    np.testing.assert_array_equal(predictor.residual(seen), Member(whole, shown).residual(seen)[:, 10:])
+
+
+def test_a_probability_is_scored_by_twice_the_log_likelihood_that_it_misses() -> None:
+    rng = np.random.default_rng(0)
+    seen, mean, log_std = rng.normal(size=(3, 20, 6, 2)).astype(np.float32)
+    out = np.concatenate([mean, log_std], axis=1)
+    found = residual("probability", seen, out)
+    std = np.exp(np.maximum(log_std, LOG_STD_FLOOR))
+    nll = 0.5 * ((seen - mean) / std) ** 2 + np.log(std)
+    np.testing.assert_allclose(found**2, 2 * (nll - LOG_STD_FLOOR), rtol=1e-3, atol=1e-5)
+    assert (np.sign(found) == np.sign(seen - mean)).all()
+
+
+def test_a_probability_that_claims_to_be_surer_than_the_floor_is_not_believed() -> None:
+    seen, mean = np.full((1, 1, 1), 0.2, np.float32), np.zeros((1, 1, 1), np.float32)
+    wild, sure = (
+        residual("probability", seen, np.concatenate([mean, mean + s], axis=1)) for s in (-90.0, LOG_STD_FLOOR)
+    )
+    assert wild == sure == pytest.approx(0.2 / 0.1)
+
+
+@pytest.mark.parametrize("model", [Predictor, Unsure])
+def test_what_predicts_or_knows_how_sure_it_is_tells_what_it_expected(small: Bundle, model: type[TfliteModel]) -> None:
+    shown = small.manifest.members[0].preprocessor
+    kind = "probability" if model is Unsure else "reconstruct"
+    member = Member(model(small.files["conv_ae.tflite"]), shown, kind)
+    given = windows(small, 1)[0]
+    given[4] -= 40  # of which a predictor can have nothing to say
+    given[20, 1] += 30
+    scorer = Scorer((member, Member(member.model, shown, kind, 2.0)), np.ones(2), Threshold(1.0))
+    flow = next(part for part in scorer.explain(given, small.manifest.channels) if part.channel == "flow")
+    place = 4 if model is Unsure else 20
+    assert flow.seen == given[place, 1]
+    whole = Member(TfliteModel(small.files["conv_ae.tflite"]), shown).rebuilt(given)
+    assert whole is not None and flow.expected == pytest.approx(whole[place, 1], rel=1e-5)
+
+
+def test_members_that_rebuild_unlike_rows_are_compared_on_those_that_all_have(small: Bundle) -> None:
+    content, shown = small.files["conv_ae.tflite"], small.manifest.members[0].preprocessor
+    given = windows(small, 1)[0]
+    given[12] += 30
+    members = (Member(TfliteModel(content), shown), Member(Predictor(content), shown))
+    found = Scorer(members, np.ones(2), Threshold(1.0)).explain(given, small.manifest.channels)
+    whole = members[0].rebuilt(given)
+    assert whole is not None
+    for part in found:
+        column = ("pressure", "flow").index(part.channel)
+        assert (part.seen, part.expected) == (given[12, column], pytest.approx(whole[12, column]))
 
 
 def test_members_that_do_not_rebuild_the_signal_expect_its_usual_level(small: Bundle) -> None:

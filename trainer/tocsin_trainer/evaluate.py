@@ -6,7 +6,7 @@ The windows, scores and alarms come from `tocsin.core` and `tocsin.alarms`: the 
 import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
-from tocsin.core.scoring import Scorer, Smoother
+from tocsin.core.scoring import Scorer, Smoother, combine
 from tocsin.core.threshold import Threshold
 from tocsin.core.windowing import SlidingWindow
 from tocsin.records import Change, Floats, Scores
@@ -22,11 +22,24 @@ def bare_scores(scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid) -> t
     return tuple(scorer.score(window.push(stretch.rows).values) for stretch in stretches)
 
 
-def combined(members: tuple[tuple[Scores, ...], ...], normalisers: tuple[float, ...]) -> tuple[Scores, ...]:
-    """Scores of an ensemble from its members' own, stretch by stretch, as `tocsin.core.scoring` combines them."""
+def combined(
+    members: tuple[tuple[Scores, ...], ...],
+    normalisers: tuple[float, ...],
+    weights: tuple[float, ...] | None = None,
+    how: str = "mean",
+) -> tuple[Scores, ...]:
+    """Scores of an ensemble from its members' own, stretch by stretch, as `tocsin.core.scoring` combines them.
+
+    Args:
+        members: of each member, the scores of each stretch, neither normalised nor weighted.
+        normalisers: each member's typical score in normal running.
+        weights: of the members, mean 1; None for equal ones.
+        how: one of `tocsin.core.scoring.COMBINATIONS`.
+    """
+    scales = np.divide(np.ones(len(members)) if weights is None else weights, normalisers)
     out = []
     for each in zip(*members, strict=True):
-        split = np.mean([scores.per_channel / n for scores, n in zip(each, normalisers, strict=True)], axis=0)
+        split = combine(np.stack([k * scores.per_channel for k, scores in zip(scales, each, strict=True)]), how)
         value = split.sum(axis=1)
         out.append(Scores(value, value, split))
     return tuple(out)

@@ -45,7 +45,7 @@ def fit(
     validation = validation[np.sort(rng.permutation(len(validation))[:VALIDATION_WINDOWS])]
     losses: list[tuple[float, float]] = []
     if kind.epochs:
-        model.compile(keras.optimizers.Adam(kind.learning_rate, clipnorm=1.0), "mse", jit_compile=False)
+        model.compile(keras.optimizers.Adam(kind.learning_rate, clipnorm=1.0), kind.loss, jit_compile=False)
         batch = max(1, min(kind.batch, len(train) // 8))
         best, best_weights, stale = np.inf, model.get_weights(), 0
         total = kind.epochs if epochs is None else epochs
@@ -68,5 +68,7 @@ def fit(
             if stale == PATIENCE // 2:
                 model.optimizer.learning_rate = model.optimizer.learning_rate / 3
         model.set_weights(best_weights)
+    if kind.finish is not None:
+        model = kind.finish(model, train)
     train_loss, validation_loss = np.asarray(losses, np.float64).reshape(-1, 2).T
     return Fitted(family, model, train_loss, validation_loss, time.perf_counter() - started)

@@ -28,7 +28,7 @@ import numpy as np
 
 from tocsin.core.interpreter import TfliteModel, runtime_id, runtime_name
 from tocsin.core.preprocess import Preprocessor
-from tocsin.core.scoring import KINDS, Member, Scorer
+from tocsin.core.scoring import COMBINATIONS, KINDS, Member, Scorer
 from tocsin.core.threshold import Threshold
 from tocsin.errors import BundleError
 from tocsin.records import Channel, Floats
@@ -43,11 +43,18 @@ SAME_RUNTIME, OTHER_RUNTIME = 1e-3, 0.15  # tolerance on golden scores: other ke
 FAR_BELOW = 0.1  # of the limit: below it, differences are taken relative to this
 
 
-SCORING = ("mean_square", "mean", "geometric_ewma")  # reduction, combination, smoothing
+SCORING = {"reduction": ("mean_square",), "combination": COMBINATIONS, "smoothing": ("geometric_ewma",)}
+SUM_OF_WEIGHTS = 1e-6  # part by which it may miss the number of members: they are written in decimals
 
 
-def _how(score: dict[str, Any]) -> tuple[str, ...]:
-    return str(score["reduction"]), str(score["combination"]), str(score["smoothing"]["method"])
+def _check_scoring(score: dict[str, Any]) -> None:
+    """Refuses a way to make scores that this agent does not know."""
+    asked = {**{key: score[key] for key in ("reduction", "combination")}, "smoothing": score["smoothing"]["method"]}
+    for key, known in SCORING.items():
+        if asked[key] not in known:
+            raise BundleError(
+                f"scores are to be made by {key} {asked[key]!r}, this agent knows {', '.join(known)}: update it"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class MemberFile:
         kind: how its output becomes a residual, see `scoring`.
         preprocessor: engineering units → its input.
         normaliser: its typical score in normal running.
+        weight: in the combination; all of them have mean 1.
     """
 
     name: str
@@ -73,6 +81,7 @@ class MemberFile:
     kind: str
     preprocessor: Preprocessor
     normaliser: float
+    weight: float = 1.0
 
     @classmethod
     def from_json(cls, form: dict[str, Any]) -> Self:
@@ -87,6 +96,7 @@ class MemberFile:
             kind=str(form["kind"]),
             preprocessor=Preprocessor.from_json(form["preprocess"]),
             normaliser=float(form["normaliser"]),
+            weight=float(form.get("weight", 1.0)),
         )
 
 
@@ -104,6 +114,7 @@ class Manifest:
         hop: rows from one window to the next.
         members: models, each with its preprocessing.
         channel_weights: (C,) mean 1.
+        combination: of the members' scores, one of `scoring.COMBINATIONS`.
         smoothing: span of the exponentially weighted geometric mean of the scores, windows; 1 = none.
         threshold: the limit on the score.
         alarm: defaults of the detector, as written.
@@ -119,6 +130,7 @@ class Manifest:
     hop: int
     members: tuple[MemberFile, ...]
     channel_weights: Floats
+    combination: str
     smoothing: int
     threshold: Threshold
     alarm: dict[str, Any]
@@ -138,10 +150,7 @@ class Manifest:
             )
         try:
             group, score = raw["groups"][0], raw["score"]
-            if _how(score) != SCORING:
-                raise BundleError(
-                    f"scores are to be made by {_how(score)}, this agent makes them by {SCORING}: update it"
-                )
+            _check_scoring(score)
             channels = tuple(Channel(str(c["name"]), str(c.get("unit", ""))) for c in group["channels"])
             members = tuple(MemberFile.from_json(form) for form in raw["members"])
             manifest = cls(
@@ -154,6 +163,7 @@ class Manifest:
                 hop=int(raw["window"]["hop"]),
                 members=members,
                 channel_weights=np.asarray(score["channel_weights"], np.float64),
+                combination=str(score["combination"]),
                 smoothing=int(score["smoothing"]["span"]),
                 threshold=Threshold.from_json(raw["threshold"]),
                 alarm=dict(raw["alarm"]),
@@ -190,6 +200,11 @@ class Manifest:
             (
                 all(0 < member.normaliser < np.inf and member.kind in KINDS for member in self.members),
                 f"a member's normaliser must be above 0 and its kind one of {', '.join(KINDS)}",
+            ),
+            (
+                all(member.weight >= 0 for member in self.members)
+                and abs(sum(member.weight for member in self.members) / max(1, len(self.members)) - 1) < SUM_OF_WEIGHTS,
+                "the weights of the members must be 0 or more and have mean 1",
             ),
             (
                 fits and few and all(self._takes_its_channels(member) for member in self.members),
@@ -279,15 +294,23 @@ class Bundle:
             batch = None if member.batch_file is None else self.files[member.batch_file]
             model = TfliteModel(self.files[member.file], batch)
             try:
-                expected = (1, member.preprocessor.rows(manifest.length), len(manifest.channels))
+                rows = member.preprocessor.rows(manifest.length)
             except ValueError as error:
                 raise BundleError(f"member {member.name}: {error}") from error
-            if model.input_shape != expected or model.output_shape != expected:
+            channels = len(manifest.channels)
+            expected, given = (1, rows, channels), model.output_shape
+            if (
+                model.input_shape != expected
+                or len(given) != 3
+                or given != (1, given[1], channels)
+                or not _gives(member.kind, rows, given[1])
+            ):
                 raise BundleError(
-                    f"{member.file} maps {model.input_shape} to {model.output_shape}, the manifest says {expected}"
+                    f"{member.file} maps {model.input_shape} to {given}, the manifest says {expected} to what a member "
+                    f"of kind {member.kind} gives"
                 )
-            members.append(Member(model, member.preprocessor, member.kind, member.normaliser))
-        return Scorer(tuple(members), manifest.channel_weights, manifest.threshold)
+            members.append(Member(model, member.preprocessor, member.kind, member.normaliser, member.weight))
+        return Scorer(tuple(members), manifest.channel_weights, manifest.threshold, manifest.combination)
 
     def self_test(self) -> SelfTest:
         """Replays the golden vectors through the runtime of this machine."""
@@ -305,6 +328,17 @@ class Bundle:
         flipped = int(np.count_nonzero(clear_cut & ((scores >= limit) != (golden.scores >= limit))))
         worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
         return SelfTest(len(scores), worst, tolerance, flipped, runtime_name())
+
+
+def _gives(kind: str, rows: int, given: int) -> bool:
+    """Whether a member of this kind, shown so many rows, may give so many."""
+    match kind:
+        case "reconstruct":
+            return 1 <= given <= rows
+        case "probability":
+            return given == 2 * rows
+        case _:
+            return given >= 1
 
 
 def load_bundle(path: Path) -> Bundle:

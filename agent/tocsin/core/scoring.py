@@ -1,17 +1,28 @@
 """Windows → anomaly scores, with their exact split over channels.
 
-A member maps a preprocessed window x (T, C) to y of the same shape. What it cannot explain is the residual r:
+A member maps a preprocessed window x (T, C) to y. What it cannot explain is the residual r, which has C columns:
 
-| kind        | r     | such as                                                                        |
-|-------------|-------|--------------------------------------------------------------------------------|
-| reconstruct | x − y | autoencoders, PCA                                                              |
-| whiten      | y     | Mahalanobis distance: y = Σ^(−½) (x − µ), so that its square is T²; the        |
-|             |       | symmetric root keeps y_i next to x_i (Garthwaite & Koch, Biometrics 72, 2016)  |
+| kind        | y                              | r                            | such as                               |
+|-------------|--------------------------------|------------------------------|---------------------------------------|
+| reconstruct | (n, C), n ≤ T: the last n rows | x[−n:] − y                   | autoencoders, PCA; predictors, which  |
+|             | of x, rebuilt or predicted     |                              | have nothing to tell the first rows by|
+| whiten      | (m, C), any m ≥ 1              | y                            | Mahalanobis distance, of the window   |
+|             |                                |                              | or of a latent vector                 |
+| probability | (2T, C): means µ, then ln σ    | ± √(((x−µ)/σ)² + 2 ln(σ/σ₀)) | variational autoencoders              |
 
     value = Σ_c per_channel_c        per_channel_c = w_c / C · mean_t r_tc²
 
-w_c is the channel's weight. Members of an ensemble are each divided by their `normaliser` (their typical score in
-normal running) and averaged; then the course of the score may be smoothed. The split stays exact through all of it.
+w_c is the channel's weight.
+
+- whiten: y = Σ^(−½) (x − µ), so that its square is T²; the symmetric root keeps y_i next to x_i, or a rotation brings
+  it as near as can be (Garthwaite & Koch, Biometrics 72, 2016).
+- probability: r is the deviance residual of a normal distribution: r² is twice the negative log likelihood, less the
+  least that it can be, which it is at x = µ and σ = σ₀ = 0.1, the floor of σ. It is the reconstruction probability of
+  An & Cho (SNU Data Mining Center, 2015), taken at the mean of the latent variables instead of over samples of them.
+
+Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and multiplied by
+their `weight` (of mean 1); then their mean is taken, or their maximum, whose split is that of the member that wins.
+Then the course of the score may be smoothed. The split stays exact through all of it.
 """
 
 import math
@@ -25,7 +36,9 @@ from tocsin.core.threshold import Threshold
 from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
 
 CHUNK = 1024  # windows that are prepared and scored at once
-KINDS = ("reconstruct", "whiten")
+KINDS = ("reconstruct", "whiten", "probability")
+COMBINATIONS = ("mean", "max")
+LOG_STD_FLOOR = math.log(0.1)  # of what a probability member may claim: int8 tells no finer
 FLOOR = 1e-3  # of the limit: how far below it, beyond this, makes no difference to the smoothed score
 
 
@@ -34,21 +47,57 @@ class Member:
     """One model of a bundle.
 
     Attributes:
-        model: (K, T, C) → (K, T, C), of preprocessed windows.
+        model: (K, T, C) preprocessed windows → (K, rows, C), see the table of kinds.
         preprocessor: engineering units → the model's input.
-        kind: `reconstruct` or `whiten`.
+        kind: how its output becomes a residual, one of KINDS.
         normaliser: its typical score in normal running; 1 for a bundle of one.
+        weight: in an ensemble, 0 or more; all of them have mean 1.
     """
 
     model: TfliteModel
     preprocessor: Preprocessor
     kind: str = "reconstruct"
     normaliser: float = 1.0
+    weight: float = 1.0
 
     def residual(self, prepared: Floats32) -> Floats32:
-        """(K, T, C) what the model does not explain."""
+        """(K, rows, C) what the model does not explain of (K, T, C)."""
+        return residual(self.kind, prepared, self.model.predict(prepared))
+
+    def rebuilt(self, window: Floats) -> Floats | None:
+        """(n, C) what the model makes of the last n rows of a (T, C) window; engineering units.
+
+        None where it does not rebuild, or where there is no way back to the unit.
+        """
+        if self.kind == "whiten":
+            return None
+        prepared = self.preprocessor.transform(window[None])
         out = self.model.predict(prepared)
-        return out if self.kind == "whiten" else prepared - out
+        rows = out.shape[1] // 2 if self.kind == "probability" else out.shape[1]
+        whole = prepared.copy()  # rows without a prediction keep their place on the way back
+        whole[:, -rows:] = out[:, :rows]
+        values = self.preprocessor.inverse(whole)
+        return None if values is None else values[0, -rows:]
+
+
+def residual(kind: str, prepared: Floats32, out: Floats32) -> Floats32:
+    """What a model does not explain, see the table of kinds.
+
+    Args:
+        kind: one of KINDS.
+        prepared: (K, T, C) windows as the model sees them.
+        out: (K, rows, C) what it gives.
+    """
+    if kind == "whiten":
+        return out
+    if kind == "reconstruct":
+        return prepared[:, -out.shape[1] :] - out
+    mean, log_std = np.split(out, 2, axis=1)
+    over = np.maximum(log_std, np.float32(LOG_STD_FLOOR)) - np.float32(LOG_STD_FLOOR)
+    far = prepared - mean
+    square = (far * np.exp(-over - np.float32(LOG_STD_FLOOR))) ** 2 + 2 * over
+    signed: Floats32 = np.copysign(np.sqrt(square), far)
+    return signed
 
 
 class Scorer:
@@ -58,23 +107,30 @@ class Scorer:
         members: one or more models.
         channel_weights: (C,) mean 1.
         threshold: the limit on the score.
+        combination: of the members, one of COMBINATIONS.
     """
 
-    def __init__(self, members: tuple[Member, ...], channel_weights: Floats, threshold: Threshold) -> None:
-        self.members, self.threshold = members, threshold
+    def __init__(
+        self,
+        members: tuple[Member, ...],
+        channel_weights: Floats,
+        threshold: Threshold,
+        combination: str = "mean",
+    ) -> None:
+        self.members, self.threshold, self.combination = members, threshold, combination
         self._weights = channel_weights / len(channel_weights)
 
     def score(self, windows: Floats) -> Scores:
         """Scores of (K, T, C) windows in engineering units; memory does not grow with K."""
-        total = np.zeros((len(windows), windows.shape[2]))
+        split = np.empty((len(windows), windows.shape[2]))
+        scales = [member.weight / member.normaliser for member in self.members]
         for start in range(0, len(windows), CHUNK):
             chunk = windows[start : start + CHUNK]
-            for member in self.members:
-                residual = member.residual(member.preprocessor.transform(chunk))
-                total[start : start + CHUNK] += mean_square(residual) / member.normaliser
-        total *= self._weights / len(self.members)
-        value = total.sum(axis=1)
-        return Scores(value, value / self.threshold.value, total)
+            parts = [mean_square(member.residual(member.preprocessor.transform(chunk))) for member in self.members]
+            scaled = np.stack([scale * part * self._weights for scale, part in zip(scales, parts, strict=True)])
+            split[start : start + CHUNK] = combine(scaled, self.combination)
+        value = split.sum(axis=1)
+        return Scores(value, value / self.threshold.value, split)
 
     def explain(self, window: Floats, channels: tuple[Channel, ...]) -> tuple[Contribution, ...]:
         """Why one (T, C) window scores as it does: channels by share, largest first.
@@ -86,8 +142,9 @@ class Scorer:
         seen, expected = window.mean(axis=0), None
         rebuilt = self._rebuilt(window)
         if rebuilt is not None:
-            worst, each = np.abs(window - rebuilt).argmax(axis=0), np.arange(len(channels))
-            seen, expected = window[worst, each], rebuilt[worst, each]
+            rows = window[-len(rebuilt) :]
+            worst, each = np.abs(rows - rebuilt).argmax(axis=0), np.arange(len(channels))
+            seen, expected = rows[worst, each], rebuilt[worst, each]
         else:
             known = (member.preprocessor.usual_level() for member in self.members)
             expected = next((level for level in known if level is not None), None)
@@ -99,15 +156,10 @@ class Scorer:
         )
 
     def _rebuilt(self, window: Floats) -> Floats | None:
-        """(T, C) the mean of what the members that rebuild the signal make of it, in engineering units."""
-        found = []
-        for member in self.members:
-            if member.kind == "reconstruct":
-                prepared = member.preprocessor.transform(window[None])
-                rebuilt = member.preprocessor.inverse(member.model.predict(prepared))
-                if rebuilt is not None:
-                    found.append(rebuilt[0])
-        return np.mean(found, axis=0) if found else None
+        """(n, C) the mean of what members make of the last n rows, which all that rebuild know; engineering units."""
+        found = [rebuilt for member in self.members if (rebuilt := member.rebuilt(window)) is not None]
+        rows = min(map(len, found), default=0)
+        return np.mean([rebuilt[-rows:] for rebuilt in found], axis=0) if found else None
 
 
 class Smoother:
@@ -154,3 +206,18 @@ def mean_square(residual: Floats32) -> Floats:
     square: Floats = np.einsum("ktc,ktc->kc", residual, residual, dtype=np.float64)
     mean: Floats = square / residual.shape[1]
     return mean
+
+
+def combine(splits: Floats, combination: str) -> Floats:
+    """(K, C) the split of an ensemble's scores from (M, K, C) its members' own, normalised and weighted.
+
+    >>> both = np.array([[[1.0, 2.0]], [[4.0, 0.0]]])
+    >>> combine(both, "mean"), combine(both, "max")
+    (array([[2.5, 1. ]]), array([[4., 0.]]))
+    """
+    if combination == "mean":
+        mean: Floats = splits.mean(axis=0)
+        return mean
+    winner = splits.sum(axis=2).argmax(axis=0)
+    of_winner: Floats = splits[winner, np.arange(splits.shape[1])]
+    return of_winner

@@ -25,6 +25,8 @@ class Family:
         batch: windows a step, at most.
         recurrent: holds state from step to step.
         kind: how its output becomes a residual, see `tocsin.core.scoring`.
+        loss: (windows (K, T, C), what the model gives of them) → number, 0 or more; or a name that Keras knows.
+        finish: model as trained, windows it was trained on → the model that scores; None where they are the same.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Family:
     batch: int = 64
     recurrent: bool = False
     kind: str = "reconstruct"
+    loss: str | Callable[[Any, Any], Any] = "mse"
+    finish: Callable[[Any, Floats32], Any] | None = None
 
 
 FAMILIES: dict[str, Family] = {
