@@ -83,13 +83,16 @@ def export(
     golden: Golden,
     rule: AlarmRule,
     data: tuple[Path, ...],
+    combination: str = "mean",
 ) -> Bundle:
     """Writes `<asset>-<version>.tocsin` and replays its golden vectors.
+
+    `combination` is how the members' scores become one, see `tocsin.core.scoring`.
 
     Raises:
         GateError: the bundle does not reproduce its own golden vectors.
     """
-    manifest = _manifest(result, grid, members, rule, data)
+    manifest = _manifest(result, grid, members, rule, data, combination)
     models = {}
     for each in members:
         models[f"{each.family}.tflite"] = each.converted.content
@@ -104,7 +107,12 @@ def export(
 
 
 def _manifest(
-    result: TrainingResult, grid: Grid, members: tuple[MemberModel, ...], rule: AlarmRule, data: tuple[Path, ...]
+    result: TrainingResult,
+    grid: Grid,
+    members: tuple[MemberModel, ...],
+    rule: AlarmRule,
+    data: tuple[Path, ...],
+    combination: str,
 ) -> dict[str, Any]:
     candidate = result.chosen
     return {
@@ -123,7 +131,7 @@ def _manifest(
         "score": {
             "reduction": "mean_square",
             "channel_weights": [1.0] * len(grid.channels),
-            "combination": "mean",
+            "combination": combination,
             "smoothing": {"method": "geometric_ewma", "span": grid.smoothing},
         },
         "threshold": candidate.threshold.to_json(),
@@ -168,6 +176,7 @@ def _member(each: MemberModel) -> dict[str, Any]:
         "headroom": converted.headroom,
         "bytes": len(converted.content),
         "normaliser": member.normaliser,
+        "weight": member.weight,
         "preprocess": member.preprocessor.to_json(),
         "input_shape": list(member.model.input_shape),
         "output_shape": list(member.model.output_shape),
