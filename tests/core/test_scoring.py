@@ -7,7 +7,7 @@ import pytest
 
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import TfliteModel
-from tocsin.core.scoring import CHUNK, LOG_STD_FLOOR, Member, Scorer, Smoother, combine, mean_square, residual
+from tocsin.core.scoring import CALM, CHUNK, LOG_STD_FLOOR, Member, Scorer, Smoother, combine, mean_square, residual
 from tocsin.core.threshold import Threshold
 from tocsin.records import Floats, Floats32, Scores
 
@@ -27,6 +27,13 @@ class Unsure(TfliteModel):
     def predict(self, windows: Floats32) -> Floats32:
         mean = super().predict(windows)
         return np.concatenate([mean, np.full_like(mean, np.log(0.5))], axis=1)
+
+
+class Same(TfliteModel):
+    """A model that gives back what it is shown."""
+
+    def predict(self, windows: Floats32) -> Floats32:
+        return windows
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +120,46 @@ def test_a_members_weight_multiplies_its_part(small: Bundle, combination: str) -
     model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
     members = (Member(model, shown, "reconstruct", 0.05, 1.5), Member(model, shown, "whiten", 0.8, 0.5))
     given = windows(small, 20)
-    parts = [Scorer((member,), np.ones(2), Threshold(1.0)).score(given).per_channel for member in members]
+    parts = [residual_square(member, given) / 2 / member.normaliser for member in members]
     found = Scorer(members, np.ones(2), Threshold(1.0), combination).score(given).per_channel
-    np.testing.assert_allclose(found, combine(np.stack(parts), combination))
+    np.testing.assert_allclose(found, combine(np.stack(parts), np.array([1.5, 0.5]), combination))
     mean = (1.5 / 0.05 * residual_square(members[0], given) + 0.5 / 0.8 * residual_square(members[1], given)) / 4
     if combination == "mean":
         np.testing.assert_allclose(found, mean)
+
+
+def test_the_geometric_mean_weighs_logarithms_and_shares(small: Bundle) -> None:
+    model, shown = TfliteModel(small.files["conv_ae.tflite"]), small.manifest.members[0].preprocessor
+    members = (Member(model, shown, "reconstruct", 0.05, 1.5), Member(model, shown, "whiten", 0.8, 0.5))
+    given = windows(small, 20)
+    parts = [residual_square(member, given) / 2 / member.normaliser for member in members]
+    found = Scorer(members, np.ones(2), Threshold(1.0), "geometric").score(given)
+    values = [part.sum(axis=1) for part in parts]
+    np.testing.assert_allclose(found.value, values[0] ** 0.75 * values[1] ** 0.25)
+    shares = [part / value[:, None] for part, value in zip(parts, values, strict=True)]
+    np.testing.assert_allclose(found.share(), 0.75 * shares[0] + 0.25 * shares[1])
+
+
+def test_a_silent_member_leaves_the_split_to_the_others() -> None:
+    parts = np.array([[[0.0, 0.0]], [[1.0, 3.0]]])
+    split = combine(parts, np.ones(2), "geometric")[0]
+    np.testing.assert_allclose(split / split.sum(), [0.25, 0.75])
+    np.testing.assert_allclose(split.sum(), np.sqrt(CALM * 4.0))
+    np.testing.assert_allclose(combine(np.zeros((2, 1, 2)), np.ones(2), "geometric"), CALM / 2)
+
+
+def test_limits_are_passed_by_the_largest_number_alone_and_split_by_the_channels_own(small: Bundle) -> None:
+    content, shown = small.files["conv_ae.tflite"], small.manifest.members[0].preprocessor
+    member = Member(Same(content), shown, "limits")
+    given = windows(small, 3)
+    given[1, 5, 0] += 50
+    given[1, 9, 1] -= 60
+    seen = shown.transform(given).astype(np.float64) ** 2
+    found = Scorer((member,), np.array([1.5, 0.5]), Threshold(1.0)).score(given)
+    largest = seen.max(axis=1) * [1.5, 0.5]
+    np.testing.assert_allclose(found.value, largest.max(axis=1))
+    np.testing.assert_allclose(found.share(), largest / largest.sum(axis=1, keepdims=True))
+    assert member.rebuilt(given[0]) is None
 
 
 def residual_square(member: Member, given: Floats) -> Floats:

@@ -36,10 +36,11 @@ def combined(
         weights: of the members, mean 1; None for equal ones.
         how: one of `tocsin.core.scoring.COMBINATIONS`.
     """
-    scales = np.divide(np.ones(len(members)) if weights is None else weights, normalisers)
+    weighted = np.ones(len(members)) if weights is None else np.asarray(weights)
     out = []
     for each in zip(*members, strict=True):
-        split = combine(np.stack([k * scores.per_channel for k, scores in zip(scales, each, strict=True)]), how)
+        parts = np.stack([scores.per_channel / n for scores, n in zip(each, normalisers, strict=True)])
+        split = combine(parts, weighted, how)
         value = split.sum(axis=1)
         out.append(Scores(value, value, split))
     return tuple(out)

@@ -335,6 +335,8 @@ def _gives(kind: str, rows: int, given: int) -> bool:
     match kind:
         case "reconstruct":
             return 1 <= given <= rows
+        case "limits":
+            return given == rows
         case "probability":
             return given == 2 * rows
         case _:

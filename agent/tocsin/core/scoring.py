@@ -9,10 +9,12 @@ A member maps a preprocessed window x (T, C) to y. What it cannot explain is the
 | whiten      | (m, C), any m ≥ 1              | y                            | Mahalanobis distance, of the window   |
 |             |                                |                              | or of a latent vector                 |
 | probability | (2T, C): means µ, then ln σ    | ± √(((x−µ)/σ)² + 2 ln(σ/σ₀)) | variational autoencoders              |
+| limits      | (T, C): x itself               | y                            | limits on each number of a window     |
 
     value = Σ_c per_channel_c        per_channel_c = w_c / C · mean_t r_tc²
 
-w_c is the channel's weight.
+w_c is the channel's weight. Limits are looked at one by one: there, with m_c = w_c · max_t r_tc², the value is the largest
+m_c, and per_channel_c is value · m_c / Σ m_c.
 
 - whiten: y = Σ^(−½) (x − µ), so that its square is T²; the symmetric root keeps y_i next to x_i, or a rotation brings
   it as near as can be (Garthwaite & Koch, Biometrics 72, 2016).
@@ -20,8 +22,15 @@ w_c is the channel's weight.
   least that it can be, which it is at x = µ and σ = σ₀ = 0.1, the floor of σ. It is the reconstruction probability of
   An & Cho (SNU Data Mining Center, 2015), taken at the mean of the latent variables instead of over samples of them.
 
-Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and multiplied by
-their `weight` (of mean 1); then their mean is taken, or their maximum, whose split is that of the member that wins.
+Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and combined by
+their `weight` (of mean 1):
+
+| combination | value, of M members' scores s_m                | split over channels                            |
+|-------------|------------------------------------------------|------------------------------------------------|
+| mean        | mean of weight · s_m                           | the same mean of the members' splits           |
+| max         | largest weight · s_m                           | that of the member that wins                   |
+| geometric   | ∏ s_m to the power of weight / M               | value · mean of weight · the members' shares   |
+
 Then the course of the score may be smoothed. The split stays exact through all of it.
 """
 
@@ -36,9 +45,10 @@ from tocsin.core.threshold import Threshold
 from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
 
 CHUNK = 1024  # windows that are prepared and scored at once
-KINDS = ("reconstruct", "whiten", "probability")
-COMBINATIONS = ("mean", "max")
+KINDS = ("reconstruct", "whiten", "probability", "limits")
+COMBINATIONS = ("mean", "max", "geometric")
 LOG_STD_FLOOR = math.log(0.1)  # of what a probability member may claim: int8 tells no finer
+CALM = 1e-6  # of what is typical: a member this calm does not hide what the others say
 FLOOR = 1e-3  # of the limit: how far below it, beyond this, makes no difference to the smoothed score
 
 
@@ -64,12 +74,27 @@ class Member:
         """(K, rows, C) what the model does not explain of (K, T, C)."""
         return residual(self.kind, prepared, self.model.predict(prepared))
 
+    def split(self, prepared: Floats32, channel_weights: Floats) -> Floats:
+        """(K, C) each channel's part of the score of (K, T, C) windows; the parts add up to it.
+
+        Args:
+            prepared: windows as the model sees them.
+            channel_weights: (C,) whose sum is 1.
+        """
+        unexplained = self.residual(prepared)
+        if self.kind != "limits":
+            return mean_square(unexplained) * channel_weights
+        largest = (unexplained.astype(np.float64) ** 2).max(axis=1) * channel_weights * len(channel_weights)
+        total = np.maximum(largest.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        split: Floats = largest * (largest.max(axis=1, keepdims=True) / total)
+        return split
+
     def rebuilt(self, window: Floats) -> Floats | None:
         """(n, C) what the model makes of the last n rows of a (T, C) window; engineering units.
 
         None where it does not rebuild, or where there is no way back to the unit.
         """
-        if self.kind == "whiten":
+        if self.kind in ("whiten", "limits"):
             return None
         prepared = self.preprocessor.transform(window[None])
         out = self.model.predict(prepared)
@@ -88,7 +113,7 @@ def residual(kind: str, prepared: Floats32, out: Floats32) -> Floats32:
         prepared: (K, T, C) windows as the model sees them.
         out: (K, rows, C) what it gives.
     """
-    if kind == "whiten":
+    if kind in ("whiten", "limits"):
         return out
     if kind == "reconstruct":
         return prepared[:, -out.shape[1] :] - out
@@ -123,12 +148,11 @@ class Scorer:
     def score(self, windows: Floats) -> Scores:
         """Scores of (K, T, C) windows in engineering units; memory does not grow with K."""
         split = np.empty((len(windows), windows.shape[2]))
-        scales = [member.weight / member.normaliser for member in self.members]
+        weights = np.array([member.weight for member in self.members])
         for start in range(0, len(windows), CHUNK):
             chunk = windows[start : start + CHUNK]
-            parts = [mean_square(member.residual(member.preprocessor.transform(chunk))) for member in self.members]
-            scaled = np.stack([scale * part * self._weights for scale, part in zip(scales, parts, strict=True)])
-            split[start : start + CHUNK] = combine(scaled, self.combination)
+            parts = [m.split(m.preprocessor.transform(chunk), self._weights) / m.normaliser for m in self.members]
+            split[start : start + CHUNK] = combine(np.stack(parts), weights, self.combination)
         value = split.sum(axis=1)
         return Scores(value, value / self.threshold.value, split)
 
@@ -208,16 +232,31 @@ def mean_square(residual: Floats32) -> Floats:
     return mean
 
 
-def combine(splits: Floats, combination: str) -> Floats:
-    """(K, C) the split of an ensemble's scores from (M, K, C) its members' own, normalised and weighted.
+def combine(splits: Floats, weights: Floats, combination: str) -> Floats:
+    """(K, C) the split of an ensemble's scores over the channels.
 
-    >>> both = np.array([[[1.0, 2.0]], [[4.0, 0.0]]])
-    >>> combine(both, "mean"), combine(both, "max")
-    (array([[2.5, 1. ]]), array([[4., 0.]]))
+    Args:
+        splits: (M, K, C) of its members, normalised.
+        weights: (M,) of mean 1.
+        combination: one of COMBINATIONS, see the module.
+
+    >>> both = np.array([[[1.0, 3.0]], [[1.0, 0.0]]])
+    >>> combine(both, np.ones(2), "mean"), combine(both, np.ones(2), "max"), combine(both, np.ones(2), "geometric")
+    (array([[1. , 1.5]]), array([[1., 3.]]), array([[1.25, 0.75]]))
     """
+    weighted = splits * weights[:, None, None]
     if combination == "mean":
-        mean: Floats = splits.mean(axis=0)
+        mean: Floats = weighted.mean(axis=0)
         return mean
-    winner = splits.sum(axis=2).argmax(axis=0)
-    of_winner: Floats = splits[winner, np.arange(splits.shape[1])]
-    return of_winner
+    if combination == "max":
+        winner = weighted.sum(axis=2).argmax(axis=0)
+        of_winner: Floats = weighted[winner, np.arange(splits.shape[1])]
+        return of_winner
+    value = splits.sum(axis=2)  # (M, K)
+    share = splits / np.maximum(value, np.finfo(np.float64).tiny)[..., None]
+    part = weights[:, None] / len(weights)
+    together: Floats = np.exp((part * np.log(np.maximum(value, CALM))).sum(axis=0))
+    spread: Floats = (part[..., None] * share).sum(axis=0)
+    unspread = spread.sum(axis=1, keepdims=True)  # below 1 where a member is silent: the others share its part
+    spread = np.where(unspread > 0, spread / np.maximum(unspread, np.finfo(np.float64).tiny), 1 / splits.shape[2])
+    return spread * together[:, None]
