@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tocsin import recordings
 from tocsin.errors import DataError
-from tocsin.recordings import TableOptions, open_table, read_table
+from tocsin.recordings import TableBlock, TableOptions, open_table, read_table, text
 
 BY_TIME, BY_RATE = TableOptions(), TableOptions(rate_hz=1)
 
 
-def read(path: Path, options: TableOptions = BY_TIME, block_lines: int = 50) -> list[recordings.TableBlock]:
+def read(path: Path, options: TableOptions = BY_TIME, block_lines: int = 50) -> list[TableBlock]:
     return list(read_table(open_table(path, options), block_lines))
 
 
@@ -52,7 +51,7 @@ def rows(count: int, at: int, instead: str) -> list[str]:
 def test_a_row_that_cannot_be_read_is_told_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, options: TableOptions, instead: str, says: str
 ) -> None:
-    monkeypatch.setattr(recordings, "MAX_LINE", 1000)
+    monkeypatch.setattr(text, "MAX_LINE", 1000)
     header = "x,a,b" if options is BY_RATE else "time,a,b"
     with pytest.raises(DataError, match=rf"data\.csv: line {at}\b.*{says}"):
         read(written(tmp_path, header, rows(300, at, instead)), options)
