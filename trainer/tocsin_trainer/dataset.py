@@ -2,11 +2,12 @@
 
 Rules: train, calibration and test are three names, so that a reader would see a leak; nothing shuffles; a window
 lies in one part only. A recording that is damaged stops the run with its place; `repair` goes on and says what it did.
+Files are read once, in blocks, and rows are stored: memory does not grow with the recordings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,43 +16,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
 from tocsin.recordings import Table, TableBlock, TableOptions, check_rate, open_table, read_table
-from tocsin.records import Bools, Channel, Floats, Rows, SampleBlock
+from tocsin.records import Bools, Channel, Floats, Ints
+from tocsin_trainer.damage import MAX_GAP_ROWS, Damage
 from tocsin_trainer.results import Choice
+from tocsin_trainer.stretch import RowStore, StoredRows, Stretch
 
-MAX_GAP_ROWS = 5
-MIN_ROWS = 64
 SPECTRUM_S = 0.1  # a window of vibration: several turns of most shafts
 VIBRATION_HZ = 400.0  # from here on a window shows more in its spectrum than in its course
 MIN_PERIOD_RISE = 0.2  # of the autocorrelation, for a period to count
+PERIOD_ROWS = 8192  # a period is looked for in so many
 PARTS = (0.70, 0.20, 0.10)  # train, calibration, test
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Rows without a gap.
-
-    Attributes:
-        rows: on the grid.
-        label: (m,) true where anomalous, or None.
-        file: index of the file it came from.
-    """
-
-    rows: Rows
-    label: Bools | None
-    file: int
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    def part(self, start: int, stop: int) -> "Stretch":
-        """Rows [start, stop)."""
-        rows, cut = self.rows, slice(start, stop)
-        return Stretch(
-            Rows(rows.time_s[cut], rows.values[cut], rows.sample[cut], True),
-            None if self.label is None else self.label[cut],
-            self.file,
-        )
+RATE_ROWS = 1 << 17  # the rate is found by the first so many rows of a recording
+READ_ROWS = 1 << 14  # windows that begin within so many rows are read together
+PIECES = 64  # that stand for a recording too long to be scored whole
 
 
 @dataclass(frozen=True)
@@ -114,20 +91,22 @@ def load(
     warnings: list[str] = []
     stretches: list[Stretch] = []
     choices: list[Choice] = []
+    store: RowStore | None = None
     for index, path in enumerate(files):
         table = open_table(path, options, channels)
         channels = channels or table.channels
-        samples, stamps, lines, label = _read(table)
-        if not repair:
-            _stop_at_damage(path, samples, stamps, lines, channels)
+        store = store or RowStore(len(channels))
+        damage = Damage(path, channels)
+        blocks = _watched(table, damage, repair)
+        first = list(_up_to(blocks, RATE_ROWS))
+        time_s = np.concatenate([part.block.time_s for part in first])
         if sample_rate_hz is None:
-            sample_rate_hz, choice = _rate(path, table, samples.time_s)
+            sample_rate_hz, choice = _rate(path, table, time_s)
             choices.append(choice)
-        check_rate(table, samples.time_s, sample_rate_hz)
+        check_rate(table, time_s, sample_rate_hz)
         resampler = Resampler(sample_rate_hz, len(channels), MAX_GAP_ROWS / sample_rate_hz)
-        found = [Stretch(r, None if label is None else label[r.sample], index) for r in resampler.push(samples)]
-        stretches += found
-        warnings += _mended(path, resampler, samples, channels)
+        stretches += _stored(chain(_emptied(first), blocks), resampler, store, index)
+        warnings += _mended(path, resampler, damage)
     assert channels is not None and sample_rate_hz is not None
     if not stretches:
         raise DataError(
@@ -138,18 +117,52 @@ def load(
     return Dataset(channels, sample_rate_hz, gap, tuple(stretches), tuple(choices), tuple(warnings))
 
 
-def _read(table: Table) -> tuple[SampleBlock, list[str], list[int], Bools | None]:
-    parts: list[TableBlock] = list(read_table(table))
-    labels = [part.label for part in parts if part.label is not None]
-    return (
-        SampleBlock(np.concatenate([p.block.time_s for p in parts]), np.concatenate([p.block.values for p in parts])),
-        [stamp for part in parts for stamp in part.stamps],
-        [line for part in parts for line in part.lines],
-        np.concatenate(labels) if labels else None,
-    )
+def _watched(table: Table, damage: Damage, repair: bool) -> Iterator[TableBlock]:
+    """The table's blocks; damage stops them."""
+    for part in read_table(table):
+        damage.look(part)
+        if not repair:
+            damage.stop_at_times()
+        yield replace(part, stamps=[], lines=[])  # nobody asks for them from here on
+    if not repair:
+        damage.stop()
+
+
+def _up_to(blocks: Iterator[TableBlock], rows: int) -> Iterator[TableBlock]:
+    """The next blocks, until so many rows have come."""
+    for part in blocks:
+        yield part
+        rows -= len(part.block)
+        if rows <= 0:
+            return
+
+
+def _emptied(parts: list[TableBlock]) -> Iterator[TableBlock]:
+    """The blocks, let go of one by one."""
+    while parts:
+        yield parts.pop(0)
+
+
+def _stored(blocks: Iterable[TableBlock], resampler: Resampler, store: RowStore, file: int) -> list[Stretch]:
+    """Puts one file's blocks on the grid and into the store."""
+    spans: list[tuple[int, int]] = []
+    labels: list[Bools] = []
+    for part in blocks:
+        for rows in resampler.push(part.block):
+            start = len(store) if rows.after_gap else spans.pop()[0]
+            store.append(rows)
+            spans.append((start, len(store)))
+        if part.label is not None:
+            labels.append(part.label)
+    stretches = [Stretch(StoredRows(store, start, stop), None, file) for start, stop in spans]
+    if not labels:
+        return stretches
+    label = np.concatenate(labels)
+    return [replace(stretch, label=label[stretch.rows.sample]) for stretch in stretches]
 
 
 def _rate(path: Path, table: Table, time_s: Floats) -> tuple[float, Choice]:
+    """Rows a second, as the first rows of the file have them."""
     if table.rate_hz is not None:
         return table.rate_hz, Choice("sample rate", f"{table.rate_hz:g} Hz", "given")
     steps = np.diff(time_s)
@@ -158,52 +171,13 @@ def _rate(path: Path, table: Table, time_s: Floats) -> tuple[float, Choice]:
         raise DataError(f"{path}: only one instant in the time column: expected rows at successive times, or --rate")
     step = float(np.median(steps))
     share = float(np.mean(np.abs(steps / step - 1) < 0.5))
+    first = f"first {len(steps):,} steps" if len(time_s) >= RATE_ROWS else "steps"
     return 1 / step, Choice(
-        "sample rate", f"{1 / step:.6g} Hz", f"the median step is {step:g} s; {share:.1%} of the steps are that"
+        "sample rate", f"{1 / step:.6g} Hz", f"the median step is {step:g} s; {share:.1%} of the {first} are that"
     )
 
 
-def _stop_at_damage(
-    path: Path, samples: SampleBlock, stamps: list[str], lines: list[int], channels: tuple[Channel, ...]
-) -> None:
-    """Raises DataError at the first thing that would spoil a model."""
-    mend = "or let --repair"
-    if len(samples) < MIN_ROWS:
-        plural = "s" * (len(samples) != 1)
-        raise DataError(f"{path}: only {len(samples)} row{plural}: a model needs {MIN_ROWS} at the very least")
-    step = np.diff(samples.time_s)
-    if (step < 0).any():
-        i = int(np.argmax(step < 0)) + 1
-        raise DataError(
-            f"{path}: line {lines[i]}: time goes back from {stamps[i - 1]} to {stamps[i]}: sort or cut the file there, "
-            f"{mend} start a new stretch there"
-        )
-    if (step == 0).any():
-        i = int(np.argmax(step == 0)) + 1
-        raise DataError(
-            f"{path}: line {lines[i]}: the time {stamps[i]} comes twice: remove the repeated rows, give --rate "
-            f"if the stamps are too coarse, {mend} keep the first of them"
-        )
-    for c, channel in enumerate(channels):
-        column = samples.values[:, c]
-        missing = np.isnan(column)
-        start, length = _longest_run(missing)
-        if length == len(column):
-            raise DataError(f"{path}: channel {channel.name!r} has no number at all: leave it out with --columns")
-        if length > MAX_GAP_ROWS:
-            raise DataError(
-                f"{path}: line {lines[start]}: channel {channel.name!r} has no value in {length} rows in a row "
-                f"(up to {MAX_GAP_ROWS} are filled): cut the file there, leave the channel out with --columns, "
-                f"{mend} train around it"
-            )
-        if np.nanmin(column) == np.nanmax(column):
-            raise DataError(
-                f"{path}: channel {channel.name!r} is constant ({np.nanmin(column):g} in all rows): is the sensor "
-                f"alive? Leave it out with --columns, {mend} keep it (any change of it will count)"
-            )
-
-
-def _mended(path: Path, resampler: Resampler, samples: SampleBlock, channels: tuple[Channel, ...]) -> Iterator[str]:
+def _mended(path: Path, resampler: Resampler, damage: Damage) -> Iterator[str]:
     for count, what in (
         (resampler.backwards, "times going back: a new stretch starts at each"),
         (resampler.repeated, "rows with a time that was there before: the first is kept"),
@@ -212,19 +186,8 @@ def _mended(path: Path, resampler: Resampler, samples: SampleBlock, channels: tu
     ):
         if count:
             yield f"{path.name}: {count} {what}"
-    for channel, constant in zip(channels, np.ptp(np.nan_to_num(samples.values), axis=0) == 0, strict=True):
-        if constant:
-            yield f"{path.name}: channel {channel.name} is constant: any change of it will count as unusual"
-
-
-def _longest_run(flags: Bools) -> tuple[int, int]:
-    """(start, length) of the longest run of true."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    if not len(edges):
-        return 0, 0
-    starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    longest = int(np.argmax(lengths))
-    return int(starts[longest]), int(lengths[longest])
+    for channel in damage.constant():
+        yield f"{path.name}: channel {channel.name} is constant: any change of it will count as unusual"
 
 
 def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tuple[int, int, tuple[Choice, ...]]:
@@ -240,7 +203,7 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
     rows = max(len(stretch) for stretch in dataset.stretches)
     most = max(8, len(dataset) // 12)
     if length is None:
-        period = _period(max(dataset.stretches, key=len).rows.values)
+        period = _period(max(dataset.stretches, key=len).read(0, PERIOD_ROWS).values)
         if dataset.sample_rate_hz >= VIBRATION_HZ:
             length = min(2 ** round(np.log2(SPECTRUM_S * dataset.sample_rate_hz)), 4096, 2 ** int(np.log2(rows / 16)))
             length = max(8, int(length))  # of bursts too short for that the rows are counted below
@@ -267,8 +230,8 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
 
 def _period(values: Floats) -> int | None:
     """Rows of the strongest period of the channels together, or None where none stands out."""
-    n = min(len(values), 8192)
-    signal = values[:n] - values[:n].mean(axis=0)
+    n = len(values)
+    signal = values - values.mean(axis=0)
     scale = signal.std(axis=0)
     signal = signal[:, scale > 0] / scale[scale > 0]
     if n < 64 or not signal.shape[1]:
@@ -315,17 +278,51 @@ def split(dataset: Dataset, length: int, hop: int) -> Split:
 
 def windows(stretches: tuple[Stretch, ...], length: int, stride: int) -> Floats:
     """(N, T, C) windows of all stretches, one every `stride` rows."""
-    views = [sliding_window_view(s.rows.values, length, axis=0)[::stride].transpose(0, 2, 1) for s in stretches]
-    return np.concatenate(views)
+    return _windows(stretches, length, [np.arange(0, len(s) - length + 1, stride) for s in stretches])
 
 
 def some_windows(stretches: tuple[Stretch, ...], length: int, stride: int, most: int, seed: int) -> Floats:
     """(N, T, C) at most `most` of the windows that `windows` gives, drawn evenly by seed, in order of time."""
-    views = [sliding_window_view(s.rows.values, length, axis=0)[::stride].transpose(0, 2, 1) for s in stretches]
-    first = np.cumsum([0, *map(len, views)])
+    counts = [max(0, (len(s) - length) // stride + 1) for s in stretches]
+    first = np.cumsum([0, *counts])
     drawn = np.sort(np.random.default_rng(seed).permutation(first[-1])[:most])
-    parts = [view[drawn[(drawn >= a) & (drawn < b)] - a] for view, (a, b) in zip(views, pairwise(first), strict=True)]
-    return np.concatenate(parts)
+    starts = [(drawn[(drawn >= a) & (drawn < b)] - a) * stride for a, b in pairwise(first)]
+    return _windows(stretches, length, starts)
+
+
+def _windows(stretches: tuple[Stretch, ...], length: int, starts: list[Ints]) -> Floats:
+    """(N, T, C) the windows that begin at these rows of each stretch, ascending; no other rows are kept."""
+    channels = stretches[0].read(0, 1).values.shape[1]
+    out = np.empty((sum(map(len, starts)), length, channels))
+    done = 0
+    for stretch, own in zip(stretches, starts, strict=True):
+        apart = (np.diff(own) > length) | (np.diff(own // READ_ROWS) > 0)  # else one read serves both
+        for group in np.split(own, np.flatnonzero(apart) + 1):
+            if len(group):
+                values = stretch.read(int(group[0]), int(group[-1]) + length).values
+                views = sliding_window_view(values, length, axis=0).transpose(0, 2, 1)
+                out[done : done + len(group)] = views[group - group[0]]
+                done += len(group)
+    return out
+
+
+def pieces(stretches: tuple[Stretch, ...], most: int, length: int) -> tuple[Stretch, ...]:
+    """At most about `most` rows of long recordings, in unbroken pieces that lie evenly over them.
+
+    What is short enough is given as it is. Scores of the pieces bound the time that a huge recording takes.
+
+    Args:
+        stretches: in order.
+        most: rows.
+        length: rows of the shortest piece that is of use.
+    """
+    total = sum(map(len, stretches))
+    if total <= most:
+        return stretches
+    size = max(length, most // PIECES)
+    step = max(size, -(-total * size // most))
+    cut = (stretch.part(start, start + size) for stretch in stretches for start in range(0, len(stretch), step))
+    return tuple(piece for piece in cut if len(piece) >= length)
 
 
 def without_labels(dataset: Dataset) -> Dataset:

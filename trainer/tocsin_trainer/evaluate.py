@@ -11,15 +11,25 @@ from tocsin.core.threshold import Threshold
 from tocsin.core.windowing import SlidingWindow
 from tocsin.records import Change, Floats, Scores
 from tocsin_trainer import metrics
-from tocsin_trainer.dataset import Stretch
 from tocsin_trainer.export import Grid
 from tocsin_trainer.results import Played
+from tocsin_trainer.stretch import Stretch
+
+ROWS_DRAWN = 1 << 15  # many times the points of a picture
 
 
 def bare_scores(scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid) -> tuple[Scores, ...]:
     """Scores of each stretch's windows, before smoothing."""
     window = SlidingWindow(grid.length, grid.hop, len(grid.channels))
-    return tuple(scorer.score(window.push(stretch.rows).values) for stretch in stretches)
+    return tuple(
+        _joined([scorer.score(window.push(rows).values) for rows in stretch.blocks()]) for stretch in stretches
+    )
+
+
+def _joined(scores: list[Scores]) -> Scores:
+    if len(scores) == 1:
+        return scores[0]
+    return Scores(*(np.concatenate([getattr(s, name) for s in scores]) for name in ("value", "ratio", "per_channel")))
 
 
 def combined(
@@ -73,7 +83,7 @@ def play(
         detector.reset()
         scores = smoother.update(own)
         last_row = np.arange(len(own)) * grid.hop + grid.length - 1
-        ends = stretch.rows.time_s[last_row]
+        ends = stretch.time_at(last_row)
         on, changes = detector.update(scores.value / threshold.value)
         for k, change in changes:
             if change is Change.RAISED:
@@ -89,12 +99,13 @@ def play(
             labels.append(stretch.label[last_row])
             row_scores.append(_by_row(scores.value, len(stretch), grid.length, grid.hop))
     if raised_s is not None:
-        alarms.append((raised_s, float(stretches[-1].rows.time_s[-1])))
+        alarms.append((raised_s, float(stretches[-1].read(len(stretches[-1]) - 1, len(stretches[-1])).time_s[0])))
     labelled = len(labels) == len(stretches)
+    row_time_s, rows = _whole(stretches) if labelled else course(stretches)
     return Played(
         title=title,
-        row_time_s=np.concatenate([s.rows.time_s for s in stretches]),
-        rows=np.concatenate([s.rows.values for s in stretches]),
+        row_time_s=row_time_s,
+        rows=rows,
         end_s=np.concatenate(end_s),
         score=np.concatenate(score),
         anomaly=np.concatenate(anomaly),
@@ -103,7 +114,36 @@ def play(
         window_label=np.concatenate(labels) if labelled else None,
         row_score=np.concatenate(row_scores) if labelled else None,
         alarms=tuple(alarms),
+        row_count=sum(map(len, stretches)),
+        step_s=1 / grid.sample_rate_hz,
     )
+
+
+def _whole(stretches: tuple[Stretch, ...]) -> tuple[Floats, Floats]:
+    """(m,) times and (m, C) values of all rows."""
+    return np.concatenate([s.rows.time_s for s in stretches]), np.concatenate([s.rows.values for s in stretches])
+
+
+def course(stretches: tuple[Stretch, ...]) -> tuple[Floats, Floats]:
+    """(n,) times and (n, C) values that draw the same picture as all rows do.
+
+    Of more than 32,768 rows two stand for each bucket of them, one with the lowest value of each channel, one with the
+    highest; no bucket lies across a gap, and the first and the last time are kept.
+    """
+    total = sum(map(len, stretches))
+    if total <= ROWS_DRAWN:
+        return _whole(stretches)
+    size = -(-2 * total // ROWS_DRAWN)
+    times, values = [], []
+    for stretch in stretches:
+        for block in stretch.blocks():  # a block's end cuts a bucket short
+            first = np.arange(0, len(block), size)
+            middle = np.minimum(first + size // 2, len(block) - 1)
+            times.append(block.time_s[np.stack((first, middle), axis=1).ravel()])
+            low, high = (pick.reduceat(block.values, first) for pick in (np.minimum, np.maximum))
+            values.append(np.stack((low, high), axis=1).reshape(-1, block.values.shape[1]))
+        times[-1][-1] = block.time_s[-1]
+    return np.concatenate(times), np.concatenate(values)
 
 
 def _by_row(score: Floats, rows: int, length: int, hop: int) -> Floats:

@@ -76,7 +76,7 @@ def print_summary(trained: Trained) -> None:
         if c.gate.reason:
             console.print(f"{c.family}: {c.gate.reason}", soft_wrap=True, markup=False)
     normal = result.chosen.played[1]
-    rows, alarms = len(normal.row_time_s), len(normal.alarms)
+    rows, alarms = len(normal), len(normal.alarms)
     console.print(
         f"on the last {rows} rows, normal running that nothing was fitted to: {alarms} alarm{'s' * (alarms != 1)}"
         + ("; is all of the recording normal?" if alarms else ""),

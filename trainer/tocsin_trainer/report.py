@@ -162,7 +162,7 @@ def _parts(result: TrainingResult) -> str:
     if not parts:
         return ""
     rows = [
-        [p.title, len(p.row_time_s), len(p.score), float(np.mean(p.score >= limit)), len(p.alarms), *_false_alarms(p)]
+        [p.title, len(p), len(p.score), float(np.mean(p.score >= limit)), len(p.alarms), *_false_alarms(p)]
         for p in parts
     ]
     heads = ["part", "rows", "windows", "share at the threshold or above", "alarms", "touching no label", "these a day"]
@@ -316,9 +316,7 @@ def _false_alarms(played: Played) -> tuple[int, float | None]:
     label = played.row_label if played.row_label is not None else np.zeros(len(played.row_time_s), np.bool_)
     bad = played.row_time_s[label]
     false = sum(not np.any((bad >= start) & (bad <= stop)) for start, stop in played.alarms)
-    step = np.median(np.diff(played.row_time_s)) if len(label) > 1 else 0.0
-    running_s = float(step * np.count_nonzero(~label))
-    return false, false * 86400 / running_s if running_s > 0 else None
+    return false, false * 86400 / played.running_s if played.running_s > 0 else None
 
 
 def _candidate_json(candidate: Candidate) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tocsin.core.threshold import Threshold
 from tocsin.records import Bools, Channel, Floats
 
@@ -28,7 +30,7 @@ class Played:
 
     Attributes:
         title: `test`, `calibration`, a file's name, …
-        row_time_s: (m,) of the rows.
+        row_time_s: (m,) of the rows: all of them with labels; else those that a picture needs, see `evaluate.course`.
         rows: (m, C) in engineering units.
         end_s: (K,) time of each window's last row.
         score: (K,).
@@ -39,6 +41,8 @@ class Played:
         row_score: (m,) score of the latest window that ends at or before the row, the first one before that; or None
             without labels.
         alarms: (start_s, end_s) of each alarm.
+        row_count: rows that were played, drawn or not; 0 = m.
+        step_s: time from row to row; 0 = the median step of `row_time_s`.
     """
 
     title: str
@@ -52,6 +56,19 @@ class Played:
     window_label: Bools | None = None
     row_score: Floats | None = None
     alarms: tuple[tuple[float, float], ...] = ()
+    row_count: int = 0
+    step_s: float = 0.0
+
+    def __len__(self) -> int:
+        """Rows that were played."""
+        return self.row_count or len(self.row_time_s)
+
+    @property
+    def running_s(self) -> float:
+        """Seconds of running that no label calls anomalous, gaps left out."""
+        normal = len(self) - (0 if self.row_label is None else int(np.count_nonzero(self.row_label)))
+        step = self.step_s or (float(np.median(np.diff(self.row_time_s))) if len(self.row_time_s) > 1 else 0.0)
+        return step * normal
 
 
 @dataclass(frozen=True)
