@@ -1,13 +1,17 @@
 """Recordings → stretches, windows, and the three parts."""
 
+import resource
+import signal
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tocsin.errors import DataError
-from tocsin.recordings import TableOptions, open_table
+from tocsin.errors import DataError, TocsinError
+from tocsin.recordings import TableOptions, open_table, text
 from tocsin.records import Channel, Floats, Rows
+from tocsin_trainer import dataset, stretch
 from tocsin_trainer.dataset import (
     MAX_GAP_ROWS,
     PARTS,
@@ -15,6 +19,8 @@ from tocsin_trainer.dataset import (
     Stretch,
     choose_window,
     load,
+    pieces,
+    some_windows,
     split,
     windows,
     without_labels,
@@ -88,10 +94,15 @@ def test_a_gap_ends_a_stretch_and_nothing_is_invented(tmp_path: Path) -> None:
         (lambda t, v: (t * 0, v), r"line 3: the time .* comes twice"),
         (lambda t, v: (t, v * [1, 0]), "'b' is constant"),
         (lambda t, v: (t, np.where(abs(t - 40)[:, None] < 20, np.nan, v)), r"line 23: channel 'a' .* 39 rows"),
+        (lambda t, v: (t, np.where((t < 3)[:, None] | (abs(t - 40) < 20)[:, None], np.nan, v)), "line 23: channel 'a'"),
         (lambda t, v: (t, v * [1, np.nan]), "'b' has no number"),
     ],
 )  # fmt: skip
-def test_damage_is_told_with_its_place_and_can_be_mended(tmp_path: Path, damage, says: str) -> None:
+@pytest.mark.parametrize("block", [text.BLOCK_SIZE, 150])
+def test_damage_is_told_with_its_place_and_can_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage, says: str, block: int
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_SIZE", block)
     path = table(tmp_path, *damage(np.arange(200.0), noise(200)))
     with pytest.raises(DataError, match=says) as told:
         load((path,), OPTIONS)
@@ -228,3 +239,85 @@ def test_gaps_up_to_the_limit_are_held(tmp_path: Path) -> None:
     time_s = np.concatenate((np.arange(100.0), 100.0 + MAX_GAP_ROWS - 1 + np.arange(100.0)))
     found = load((table(tmp_path, time_s, noise(200)),), OPTIONS)
     assert [len(stretch) for stretch in found.stretches] == [200 + MAX_GAP_ROWS - 1]
+
+
+def test_blocks_and_where_rows_are_kept_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time_s = np.delete(np.arange(500.0), [50, 51, *range(200, 230), 400])
+    values = np.where(np.random.default_rng(1).random((len(time_s), 2)) < 0.05, np.nan, noise(len(time_s)))
+    path = table(tmp_path, time_s, values, label="anomaly")
+    path.write_text(path.read_text().replace(",0\n", ",1\n", 300))
+    at_once = load((path, path), OPTIONS, repair=True)
+    monkeypatch.setattr(text, "BLOCK_SIZE", 200)
+    monkeypatch.setattr(stretch, "BLOCK", 300)
+    monkeypatch.setattr(dataset, "RATE_ROWS", 20)
+    monkeypatch.setattr(stretch, "IN_MEMORY", 1)  # all on disk
+    in_pieces = load((path, path), OPTIONS, repair=True)
+    assert (at_once.warnings, at_once.sample_rate_hz) == (in_pieces.warnings, in_pieces.sample_rate_hz)
+    assert [len(s) for s in at_once.stretches] == [len(s) for s in in_pieces.stretches]
+    for one, other in zip(at_once.stretches, in_pieces.stretches, strict=True):
+        assert one.file == other.file
+        for name in ("time_s", "values", "sample"):
+            assert np.array_equal(getattr(one.rows, name), getattr(other.rows, name))
+        assert one.label is not None and other.label is not None and np.array_equal(one.label, other.label)
+        blocks = list(other.blocks())
+        assert len(blocks) > 1 and [rows.after_gap for rows in blocks] == [True] + [False] * (len(blocks) - 1)
+        some = np.array([0, 3, 40, len(other) - 1])
+        assert np.array_equal(other.time_at(some), one.rows.time_s[some])
+        assert np.array_equal(other.part(5, 60).part(10, 30).rows.values, one.rows.values[15:35])
+
+
+@pytest.mark.parametrize("stride", [1, 7, 16, 40])
+def test_windows_are_read_from_disk_as_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    monkeypatch.setattr(dataset, "READ_ROWS", 100)
+    values = noise(700)
+    found = load((table(tmp_path, np.delete(np.arange(720.0), range(300, 320)), values),), OPTIONS)
+    assert len(found.stretches) == 2
+    rows = [s.rows.values for s in found.stretches]
+    expected = np.stack([v[a : a + 16] for v in rows for a in range(0, len(v) - 15, stride)])
+    assert np.array_equal(windows(found.stretches, 16, stride), expected)
+    drawn = some_windows(found.stretches, 16, stride, 9, seed=3)
+    order = [int(np.flatnonzero((expected == window).all(axis=(1, 2)))[0]) for window in drawn]
+    assert len(order) == 9 and order == sorted(set(order))
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "BLOCK_SIZE", 1 << 15)
+    monkeypatch.setattr(stretch, "BLOCK", 1 << 15)
+    monkeypatch.setattr(dataset, "RATE_ROWS", 1000)
+    monkeypatch.setattr(stretch, "IN_MEMORY", 1)
+    peaks = []
+    for rows in (6_000, 24_000):
+        path = table(tmp_path, np.arange(float(rows)), noise(rows))
+        tracemalloc.start()
+        found = load((path,), OPTIONS)
+        parts = split(found, 32, 1)
+        assert len(windows(parts.train, 32, rows // 100)) and parts.test
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_full_disk_says_which_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretch, "IN_MEMORY", 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store = stretch.RowStore(1)
+    rows = Rows(np.zeros(1 << 16), np.zeros((1 << 16, 1)), np.zeros(1 << 16, np.int64), True)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limit[1]))
+    try:
+        with pytest.raises(TocsinError, match=r"no room for the recording's rows .* TMPDIR"):
+            store.append(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_pieces_lie_evenly_over_what_is_too_long_to_be_scored_whole() -> None:
+    long = made(30_000, 20_000).stretches
+    assert pieces(long, 50_000, 40) == long
+    some = pieces(long, 5_000, 40)
+    assert 4_500 <= sum(map(len, some)) <= 5_500 and all(len(piece) >= 40 for piece in some)
+    starts = np.array([piece.rows.values[0, 0] for piece in some])
+    assert np.ptp(starts) > 45_000 and np.diff(starts).max() < 2_000

@@ -28,12 +28,11 @@ class RowStore:
 
     Args:
         channels: C.
-        in_memory: bytes up to which nothing is written to disk.
     """
 
-    def __init__(self, channels: int, in_memory: int = IN_MEMORY) -> None:
+    def __init__(self, channels: int) -> None:
         self._folder = _folder()
-        self._file = tempfile.SpooledTemporaryFile(in_memory, dir=str(self._folder))  # noqa: SIM115 - lives as long as the rows
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._folder))  # noqa: SIM115 - lives as long as the rows
         self._width = channels + 2
         self._rows = 0
         self.block_rows = max(1, BLOCK // (8 * self._width))
