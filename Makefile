@@ -8,10 +8,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench bench-train detection docs lock clean
+.PHONY: help demo test check format bench scaling detection docs lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(ENVIRONMENT)  ## train on a real recording, then watch the agent raise alarms over MQTT
 	@tocsin demo $(ARGS)
@@ -35,7 +35,7 @@ bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtim
 	@python benchmarks/device_footprint.py "$(BUNDLE)"
 	@python benchmarks/runtimes.py "$(BUNDLE)"
 
-bench-train: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
+scaling: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
 	@python benchmarks/train_memory.py $(ARGS)
 
 detection: $(ENVIRONMENT)  ## measure detection on labelled recordings: DATA=folder, ARGS="--quick"
