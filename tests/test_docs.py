@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -21,10 +21,12 @@ from tocsin.cli.main import cli
 from tocsin.cli.replay import _Scores, event_json
 from tocsin.config import AgentSettings
 from tocsin.core.bundle import load_bundle
+from tocsin.core.preprocess import STEPS
 from tocsin.core.threshold import Threshold
 from tocsin.delivery.wire import AlarmEvent
 from tocsin.records import Change, Contribution, Transition
 from tocsin_trainer.cli import TrainSettings
+from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 from tocsin_trainer.metrics import label_figures
 from tocsin_trainer.report import metrics_json
 from tocsin_trainer.results import Candidate, Gate, TrainingResult
@@ -135,11 +137,15 @@ SAMPLES = [(page, body) for page in PAGES for body in fenced(page, "yaml")]
 
 @pytest.mark.parametrize(("page", "body"), SAMPLES, ids=[page.parent.name for page, _ in SAMPLES])
 def test_every_sample_of_the_configuration_loads(page: Path, body: str) -> None:
-    assert AgentSettings.model_validate(yaml.safe_load(body)).assets
+    sample = yaml.safe_load(body)
+    if "assets" in sample:
+        assert AgentSettings.model_validate(sample).assets
+    else:
+        assert TrainSettings.model_validate(sample).model_fields_set
 
 
 def test_there_is_a_sample_of_every_source() -> None:
-    shown = {asset["source"]["type"] for _, body in SAMPLES for asset in yaml.safe_load(body)["assets"]}
+    shown = {asset["source"]["type"] for _, body in SAMPLES for asset in yaml.safe_load(body).get("assets", [])}
     mapping = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]["discriminator"]
     assert shown == set(mapping["mapping"])
 
@@ -200,6 +206,18 @@ def test_the_manifests_keys_are_those_of_the_reference() -> None:
     members = re.search(r"^\| `members` \| each: (.*) \|$", REFERENCE, re.MULTILINE)[1]
     named = set(re.findall(r"`(\w+)`", members)) - {"reconstruct", "whiten", "probability"}
     assert named == set(bundle.manifest.raw["members"][0]) | {"weight"}
+
+
+def test_the_preprocessing_steps_are_those_of_the_reference() -> None:
+    assert table_keys(REFERENCE, "Preprocessing steps") == set(STEPS)
+
+
+def test_what_a_training_file_may_ask_for_stands_on_the_page_of_inputs() -> None:
+    page = (DOCS / "understand/inputs.md").read_text("utf-8")
+    settings = (one.model_fields["step"].annotation for one in get_args(get_args(StepSettings)[0]))
+    assert table_keys(page, "Cleaning and denoising") == {name for one in settings for name in get_args(one)}
+    assert table_keys(page, "Features") == set(get_args(FeatureName))
+    assert table_keys(page, "Scaling") == set(get_args(ScalingName))
 
 
 def test_the_columns_of_scores_are_those_of_the_reference() -> None:

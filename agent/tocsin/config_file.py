@@ -210,9 +210,10 @@ def _explain(errors: list[ErrorDetails], document: _Document, path: Path, kind: 
             text = f"{_dotted(keys)} is missing"
         case "union_tag_not_found":
             kinds = _known_keys(keys, document.value, kind)
-            text = f"{_dotted(keys)}.type is missing: expected one of {', '.join(kinds)}"
+            text = f"{_dotted((*keys, _tag(first)))} is missing: expected one of {', '.join(kinds)}"
         case "union_tag_invalid":
-            text = f"{_dotted(keys)}.type: expected one of {first['ctx']['expected_tags']}, got {first['ctx']['tag']!r}"
+            expected, tag = first["ctx"]["expected_tags"], first["ctx"]["tag"]
+            text = f"{_dotted((*keys, _tag(first)))}: expected one of {expected}, got {tag!r}"
         case _:
             said = first["msg"].removeprefix("Value error, ")
             shown = repr(first["input"])[:60] if isinstance(first["input"], str | int | float | bool | None) else ""
@@ -220,6 +221,11 @@ def _explain(errors: list[ErrorDetails], document: _Document, path: Path, kind: 
             text += f", got {shown}" if shown and keys else ""
     more = len(errors) - 1
     return f"{place}: {text}" + (f" (and {more} more mistake{'s' * (more > 1)})" if more else "")
+
+
+def _tag(error: ErrorDetails) -> str:
+    """The key that says which kind of a union it is: pydantic gives it in quotes."""
+    return str(error["ctx"]["discriminator"]).strip("'")
 
 
 def _keys(location: tuple[Key, ...], value: Any) -> tuple[Key, ...]:
@@ -259,11 +265,12 @@ def _follow(node: dict[str, Any], schema: dict[str, Any], value: Any) -> dict[st
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
         elif "discriminator" in node:
-            tag = value.get("type") if isinstance(value, dict) else None
+            tag = value.get(node["discriminator"]["propertyName"]) if isinstance(value, dict) else None
             mapping = node["discriminator"]["mapping"]
             node = {"$ref": mapping[tag]} if tag in mapping else {"properties": mapping}  # which kinds there are
         elif "anyOf" in node:
-            node = next((option for option in node["anyOf"] if "type" not in option), {})
+            options = [option for option in node["anyOf"] if option.get("type", "array") == "array"]
+            node = next(iter(options), {})
         else:
             return node
 

@@ -145,6 +145,21 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"members": [{**MEMBER, "preprocess": [3]}]}, "damaged"),
         ({"members": [{**MEMBER, "preprocess": [scaled([0, 0], [1, float("inf")])]}]}, "positive scale"),
         ({"members": [{**MEMBER, "preprocess": [scaled([0, 0, 0], [1, 1, 1])]}]}, "channels"),
+        ({"members": [{**MEMBER, "preprocess": [{"step": "detrend"}] * 17}]}, "at most 16"),
+        *(
+            ({"members": [{**MEMBER, "preprocess": [step]}]}, "not for 32 rows of 2 channels")
+            for step in (
+                {"step": "despike", "width": 5, "spreads": 6, "floor": [1.0]},
+                {"step": "clip", "low": [None] * 3, "high": [1.0] * 3},
+                {"step": "moments", "floor": [1.0] * 1000},
+                {"step": "median", "width": 255},
+                {"step": "window_statistics", "segments": 7},
+                {"step": "log_mel", "bands": 4096, "sample_rate_hz": 100, "floor": [1.0, 1.0]},
+                {"step": "band_energies", "bands_hz": [[0, 1]] * 33, "sample_rate_hz": 9, "floor": [1.0, 1.0]},
+                {"step": "stack", "branches": [[{"step": "detrend"}], [{"step": "moments", "floor": [1.0]}]]},
+                {"step": "stack", "branches": [[{"step": "detrend"}]] * 16},
+            )
+        ),
         ({"members": [{**MEMBER, "kind": "guess"}]}, "kind"),
         ({"members": [{**MEMBER, "normaliser": 0}]}, "normaliser"),
         ({"members": [{**MEMBER, "file": "no.tflite"}]}, "no."),

@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import click
 from pydantic import Field
@@ -18,7 +18,9 @@ from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.dataset import Dataset, choose_window, load, split
-from tocsin_trainer.options import FAMILIES, TrainOptions
+from tocsin_trainer.input_settings import PreprocessSettings
+from tocsin_trainer.options import FAMILIES, InputOptions, TrainOptions
+from tocsin_trainer.steps import check_names
 
 VERSION = r"[A-Za-z0-9._-]{1,64}"  # it stands in the bundle's file name
 
@@ -41,6 +43,8 @@ class TrainSettings(Settings):
     k: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    channel_weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field({})
 
 
 def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
@@ -166,6 +170,7 @@ def train(
 def _checked(options: TrainOptions) -> Dataset:
     """The recordings, read before anything heavy is loaded: what ails them is told at once."""
     recorded = load(options.data, options.table, repair=options.repair)
+    check_names(options, recorded.channels)
     length, hop, _ = choose_window(recorded, options.window, options.hop)
     split(recorded, length, hop)
     return recorded
@@ -217,7 +222,13 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
         precision=flags["precision"],
         repair=flags["repair"],
         version=flags["model_version"],
+        inputs=_inputs(file.preprocess),
+        channel_weights=file.channel_weights,
     )
+
+
+def _inputs(file: PreprocessSettings) -> InputOptions:
+    return InputOptions(file.clean, file.features, file.scaling, file.bands_hz, file.envelope_hz)
 
 
 def _asset_id(path: Path) -> str:

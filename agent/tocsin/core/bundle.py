@@ -214,13 +214,12 @@ class Manifest:
         return next((text for good, text in checks if not good), None)
 
     def _takes_its_channels(self, member: MemberFile) -> bool:
-        constants = [value for step in member.preprocessor.steps for value in vars(step).values() if np.ndim(value)]
-        if any(value.shape[-1] != len(self.channels) for value in constants):
+        if not member.preprocessor.takes(len(self.channels)):
             return False  # numpy would spread the window over them
         window = np.zeros((1, self.length, len(self.channels)))
         try:
-            shown = member.preprocessor.transform(window)
-            return shown.shape == (1, member.preprocessor.rows(self.length), len(self.channels))
+            expected = (1, member.preprocessor.rows(self.length), len(self.channels))
+            return member.preprocessor.transform(window).shape == expected
         except (ValueError, ArithmeticError):
             return False
 
