@@ -152,7 +152,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
                 {"step": "despike", "width": 5, "spreads": 6, "floor": [1.0]},
                 {"step": "clip", "low": [None] * 3, "high": [1.0] * 3},
                 {"step": "moments", "floor": [1.0] * 1000},
-                {"step": "median", "width": 255},
+                {"step": "median", "width": 101},
                 {"step": "window_statistics", "segments": 7},
                 {"step": "log_mel", "bands": 4096, "sample_rate_hz": 100, "floor": [1.0, 1.0]},
                 {"step": "band_energies", "bands_hz": [[0, 1]] * 33, "sample_rate_hz": 9, "floor": [1.0, 1.0]},

@@ -16,7 +16,7 @@ from tocsin.core.preprocess.trend import Detrend, Difference
 from tocsin.errors import BundleError
 from tocsin.records import Floats, Floats32
 
-MAX_STEPS = 16  # in a row, and side by side
+MAX_STEPS = 16  # of a member: in a row and side by side, together
 PIECE = 1 << 16  # values of the windows that are prepared at once: 512 KiB
 
 
@@ -57,6 +57,10 @@ class Stack(Step):
         if not isinstance(listed, list) or not 2 <= len(listed) <= MAX_STEPS or not all(listed):
             raise ValueError(f"branches: expected 2 to {MAX_STEPS} lists of one step or more")
         return cls(tuple(_read(forms, inside=cls) for forms in listed))
+
+    def __len__(self) -> int:
+        """Number of steps in it."""
+        return sum(map(len, self.branches))
 
 
 STEPS: dict[str, type[Step]] = {
@@ -133,7 +137,11 @@ class Preprocessor:
         Raises:
             BundleError: an unknown step, or constants that do not fit it.
         """
-        return cls(_read(forms))
+        steps = _read(forms)
+        count = sum(len(step) if isinstance(step, Stack) else 1 for step in steps)
+        if count > MAX_STEPS:
+            raise BundleError(f"{count} preprocessing steps for one model: at most {MAX_STEPS} are taken")
+        return cls(steps)
 
 
 def rows_after(steps: Sequence[Step], length: int) -> int:
@@ -158,7 +166,7 @@ def _read(forms: list[dict[str, Any]], inside: type[Step] | None = None) -> tupl
     if not isinstance(forms, list) or not all(isinstance(form, dict) for form in forms):
         raise BundleError("the preprocessing of the manifest is damaged: expected a list of steps")
     if len(forms) > MAX_STEPS:
-        raise BundleError(f"{len(forms)} preprocessing steps in a row: at most {MAX_STEPS} are taken")
+        raise BundleError(f"{len(forms)} preprocessing steps for one model: at most {MAX_STEPS} are taken")
     steps = []
     for form in forms:
         name = form.get("step")

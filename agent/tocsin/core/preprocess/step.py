@@ -13,7 +13,7 @@ import numpy as np
 
 from tocsin.records import Floats
 
-MAX_WIDTH = 255  # rows of a running filter
+MAX_WIDTH = 101  # rows of a running filter
 MAX_BANDS = 4096
 
 
