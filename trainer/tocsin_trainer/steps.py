@@ -95,7 +95,7 @@ def automatic(
     spread = _unrest(some)
     share = _spikes(some, spread)
     if not share.any():
-        why = f"no channel shows rare single values, {SPIKE_SPREADS:g} spreads off and back again, and no other such jumps"
+        why = f"no channel has rare single values {SPIKE_SPREADS:g} spreads off and back again, and no other such jumps"
         return (), (Choice("cleaning", "none", why), noise)
     named = ", ".join(f"{channels[c].name} ({share[c]:.2g} of the rows)" for c in np.flatnonzero(share))
     why = (
