@@ -4,7 +4,7 @@ import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from tocsin.core.interpreter import runtime_id
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import GateError
 from tocsin.records import Channel, Floats
-from tocsin_trainer.convert import Converted
 from tocsin_trainer.results import TrainingResult
+
+if TYPE_CHECKING:
+    from tocsin_trainer.convert import Converted  # its module loads Keras, and commands that only score need none
 
 GOLDEN_WINDOWS = 16
 
@@ -32,7 +34,7 @@ class MemberModel:
     """
 
     family: str
-    converted: Converted
+    converted: "Converted"
     member: Member
 
 

@@ -22,6 +22,11 @@ from tocsin.errors import TocsinError
 COMMANDS = {  # name → where, what it does; loaded when used
     "demo": ("tocsin.cli.demo:demo", "Train, run and raise alarms on real machine data, in under two minutes."),
     "train": ("tocsin_trainer.cli:train", "Recordings of normal running → a bundle and a report.  [extra: trainer]"),
+    "evaluate": (
+        "tocsin_trainer.evaluate_cli:evaluate",
+        "What a bundle finds and misses on labelled recordings.  [extra: trainer]",
+    ),
+    "explain": ("tocsin_trainer.explain.cli:explain", "Why a window scores as it does.  [extra: trainer]"),
     "replay": ("tocsin.cli.replay:replay", "Score a recording with a bundle, by the device's own code."),
     "run": ("tocsin.cli.run:run", "Run the agent: sources → scores → alarms over MQTT."),
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),

@@ -164,7 +164,7 @@ class Scorer:
         """
         share = self.score(window[None]).share()[0]
         seen, expected = window.mean(axis=0), None
-        rebuilt = self._rebuilt(window)
+        rebuilt = self.rebuilt(window)
         if rebuilt is not None:
             rows = window[-len(rebuilt) :]
             worst, each = np.abs(rows - rebuilt).argmax(axis=0), np.arange(len(channels))
@@ -179,7 +179,21 @@ class Scorer:
             for c in np.argsort(-share, kind="stable").tolist()
         )
 
-    def _rebuilt(self, window: Floats) -> Floats | None:
+    def attribution(self, window: Floats) -> tuple[Floats, ...]:
+        """(rows, C) for each member: what each row and channel of its residual gives to one (T, C) window's score.
+
+        All of them together sum to the score that `score` gives, and over rows and members to its `per_channel`.
+        """
+        parts = []
+        for member in self.members:
+            residual = member.residual(member.preprocessor.transform(window[None]))[0].astype(np.float64)
+            parts.append(member.weight / member.normaliser * residual**2 / len(residual) * self._weights)
+        if self.combination == "mean":
+            return tuple(part / len(parts) for part in parts)
+        winner = int(np.argmax([part.sum() for part in parts]))
+        return tuple(part if n == winner else np.zeros_like(part) for n, part in enumerate(parts))
+
+    def rebuilt(self, window: Floats) -> Floats | None:
         """(n, C) the mean of what members make of the last n rows, which all that rebuild know; engineering units."""
         found = [rebuilt for member in self.members if (rebuilt := member.rebuilt(window)) is not None]
         rows = min(map(len, found), default=0)

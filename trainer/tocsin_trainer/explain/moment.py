@@ -1,0 +1,102 @@
+"""Which window of a recording is meant: by time, by row, or the worst."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from tocsin.core.bundle import Bundle
+from tocsin.core.scoring import Smoother
+from tocsin.core.windowing import SlidingWindow
+from tocsin.errors import DataError
+from tocsin.records import Floats, Ints
+from tocsin_trainer.recorded import Recorded, clock, instant
+
+WORST = "worst"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One window of a recording.
+
+    Attributes:
+        window: (T, C) in engineering units.
+        time_s: (T,) of its rows.
+        row: index of the last row in the file, from 0.
+        smoothed: score / threshold after smoothing: what the alarm looks at.
+        late_s: how long before the time that was asked for it ends.
+    """
+
+    window: Floats
+    time_s: Floats
+    row: int
+    smoothed: float
+    late_s: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Where windows end, and how they score."""
+
+    stretch: Ints
+    end: Ints  # row within the stretch
+    time_s: Floats
+    row: Ints
+    bare: Floats
+    smoothed: Floats
+
+
+def find_moment(bundle: Bundle, recorded: Recorded, at: str) -> Moment:
+    """The window that ends at, or last before, a moment.
+
+    Args:
+        bundle: whose windows they are.
+        recorded: a file.
+        at: `worst` (highest score by itself), `row:N` (of the file, from 0), or a time.
+
+    Raises:
+        DataError: there is no such time, or no window before it.
+    """
+    scored = _score(bundle, recorded)
+    wanted_s: float | None = None
+    if at == WORST:
+        k = int(np.argmax(scored.bare))
+    elif match := re.fullmatch(r"row:([0-9]{1,18})", at):
+        wanted = int(match[1])
+        last = int(max(stretch.rows.sample.max() for stretch in recorded.stretches))
+        if not scored.row[0] <= wanted <= last:
+            raise DataError(f"--at {at}: expected a row from {scored.row[0]} (the first window's last) to {last}")
+        k = int(np.flatnonzero(scored.row <= wanted)[-1])
+    else:
+        try:
+            wanted_s = instant(at)
+        except ValueError as error:
+            raise DataError(f"--at: {error}; or `worst`, or `row:N`") from error
+        first_s, last_s = float(scored.time_s.min()), recorded.span_s[1]
+        if not first_s <= wanted_s <= last_s:
+            raise DataError(
+                f"--at {at}: expected a time from {clock(first_s)}, when the first window ends, to {clock(last_s)}, "
+                f"when {recorded.path.name} does"
+            )
+        before = np.where(scored.time_s <= wanted_s, scored.time_s, -np.inf)
+        k = len(before) - 1 - int(np.argmax(before[::-1]))
+    rows = recorded.stretches[scored.stretch[k]].rows
+    cut = slice(scored.end[k] + 1 - bundle.manifest.length, scored.end[k] + 1)
+    late = 0.0 if wanted_s is None else wanted_s - float(scored.time_s[k])
+    ratio = float(scored.smoothed[k])
+    return Moment(rows.values[cut], rows.time_s[cut], int(scored.row[k]), ratio, late)
+
+
+def _score(bundle: Bundle, recorded: Recorded) -> _Scored:
+    manifest, scorer = bundle.manifest, bundle.scorer()
+    smoother = Smoother(manifest.smoothing, manifest.threshold)
+    sliding = SlidingWindow(manifest.length, manifest.hop, len(manifest.channels))
+    parts = []
+    for index, stretch in enumerate(recorded.stretches):
+        windows = sliding.push(stretch.rows)
+        smoother.reset()
+        scores = scorer.score(windows.values)
+        bare, smoothed = scores.ratio.copy(), smoother.update(scores).ratio
+        end = np.arange(len(windows)) * manifest.hop + manifest.length - 1
+        parts.append(_Scored(np.full(len(end), index), end, windows.end_s, windows.sample, bare, smoothed))
+    return _Scored(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Scored.__annotations__))

@@ -1,0 +1,124 @@
+"""A recording as the agent would meet it: the bundle's channels, on its grid, cut at gaps.
+
+Rules: nothing is refused that the agent would take; what it would mend is told in `warnings`.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from tocsin.core.bundle import Manifest
+from tocsin.core.resample import Resampler
+from tocsin.errors import DataError
+from tocsin.recordings import EPOCH_UNITS, TableOptions, check_rate, open_table, read_table
+from tocsin.records import SampleBlock
+from tocsin_trainer.dataset import Stretch
+from tocsin_trainer.export import Grid
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One file.
+
+    Attributes:
+        path: of the file.
+        stretches: its rows without gaps, in order, labelled where the file has a label column.
+        warnings: what the grid mended.
+    """
+
+    path: Path
+    stretches: tuple[Stretch, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """Times of the first and the last row."""
+        times = [stretch.rows.time_s for stretch in self.stretches]
+        return min(float(t.min()) for t in times), max(float(t.max()) for t in times)
+
+
+def grid_of(manifest: Manifest) -> Grid:
+    """How the bundle's device turns samples into windows."""
+    return Grid(
+        manifest.channels,
+        manifest.sample_rate_hz,
+        manifest.max_gap_s,
+        manifest.length,
+        manifest.hop,
+        manifest.smoothing,
+    )
+
+
+def read_recorded(path: Path, manifest: Manifest, options: TableOptions) -> Recorded:
+    """Reads a file and puts it on the bundle's grid.
+
+    Raises:
+        DataError: not a table, without a channel of the bundle, of another rate, or too short for one window.
+    """
+    table = open_table(path, options, manifest.channels)
+    for wanted, found in zip(manifest.channels, table.channels, strict=True):
+        if wanted.unit and found.unit and wanted.unit != found.unit:
+            raise DataError(
+                f"{path}: channel {wanted.name!r} comes in {found.unit}, the bundle was trained on {wanted.unit}: "
+                "convert the recording, or train again"
+            )
+    parts = list(read_table(table))
+    time_s, values = (np.concatenate([getattr(p.block, name) for p in parts]) for name in ("time_s", "values"))
+    samples = SampleBlock(time_s, values)
+    label = None if parts[0].label is None else np.concatenate([p.label for p in parts if p.label is not None])
+    check_rate(table, samples.time_s, manifest.sample_rate_hz)
+    resampler = Resampler(manifest.sample_rate_hz, len(manifest.channels), manifest.max_gap_s)
+    rows = resampler.push(samples)
+    if max(map(len, rows), default=0) < manifest.length:
+        raise DataError(
+            f"{path}: {len(samples)} rows, at most {max(map(len, rows), default=0)} of them without a gap: "
+            f"expected {manifest.length} for one window of this bundle"
+        )
+    stretches = tuple(Stretch(r, None if label is None else label[r.sample], 0) for r in rows)
+    return Recorded(path, stretches, tuple(_mended(path, resampler, manifest.max_gap_s)))
+
+
+def _mended(path: Path, resampler: Resampler, gap_s: float) -> list[str]:
+    found = (
+        (resampler.backwards, "times going back: windows start anew at each"),
+        (resampler.repeated, "rows with a time that was there before: the first is used"),
+        (resampler.gaps, f"gaps longer than {gap_s:g} s: windows start anew after each"),
+    )
+    return [f"{path.name}: {count} {what}" for count, what in found if count]
+
+
+def instant(text: str) -> float:
+    """Epoch seconds of a time as people write it: ISO 8601 (UTC where it does not say) or an epoch in s, ms, µs or ns.
+
+    Small numbers are taken as they are: seconds of a recording without a clock.
+
+    >>> instant("1970-01-01 00:01"), instant("1970-01-01T01:00:01+01:00"), instant("1700000000000"), instant("12.5")
+    (60.0, 1.0, 1700000000.0, 12.5)
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = text.strip().replace("/", "-")
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.IGNORECASE):
+        number = float(text)
+        return number * next((scale for above, scale in EPOCH_UNITS if number > above), 1.0)
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"expected a time such as 2026-03-09T08:00:00 or 1773043200, got {text[:40]!r}") from None
+
+
+def clock(time_s: float) -> str:
+    """A time as people read it: UTC, or seconds where the recording has no clock.
+
+    >>> clock(1773043200.5), clock(12.5)
+    ('2026-03-09 08:00:00.500', '12.5 s')
+    """
+    if not 1e8 < time_s < 1e11:
+        return f"{time_s:g} s"
+    at = datetime.fromtimestamp(round(time_s, 3), UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at.microsecond // 1000:03d}" if at.microsecond else "")
