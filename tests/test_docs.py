@@ -34,7 +34,7 @@ from tocsin_trainer.results import Candidate, Gate, TrainingResult
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-READERS_OWN = {"normal.csv", "new.csv", "monday.csv", "pump-1.tocsin", "tocsin.yaml"}
+READERS_OWN = {"normal.csv", "new.csv", "monday.csv", "windows.csv", "pump-1.tocsin", "tocsin.yaml"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -104,6 +104,12 @@ def read_and_made(words: list[str]) -> tuple[list[str], list[str]]:
     if name == "replay":
         made += [str(given[key]) for key in ("scores", "events") if given[key]]
         return [str(given["bundle"]), *map(str, given["inputs"])], made
+    if name == "evaluate":
+        page = [str(given["html"])] if given["html"] else []
+        labels = [given["labels"]] if given["labels"] else []
+        return [*map(str, (given["bundle"], *given["data"], *given["more"], *labels))], made + page
+    if name == "explain":
+        return [str(given["bundle"]), str(given["data"])], made + ([str(given["out"])] if given["out"] else [])
     named = given.get("bundle") or given.get("path")
     return [str(named)] if named else [], made
 

@@ -279,6 +279,12 @@ def test_config_sample_is_the_sample(tocsin: Tocsin) -> None:
         ("replay", "--bundle", str(DATA), "--input", str(FAULTS)),
         ("replay", "--bundle", str(SMALL), "--input", str(DATA)),
         ("replay", "--bundle", str(SMALL), "--input", str(FAULTS), "--rate", "0"),
+        ("evaluate", str(SMALL)),
+        ("evaluate", str(SMALL), "--data", str(FAULTS), "--fail-under", "vus=0.1"),
+        ("evaluate", str(SMALL), "--data", str(FAULTS), "--fail-over", "far"),
+        ("evaluate", str(SMALL), "--data", str(FAULTS), "--fail-under", "far=0.1"),
+        ("explain", str(SMALL)),
+        ("explain", str(SMALL), str(FAULTS), "--method", "shapley"),
         ("model", "verify", str(DATA)),
         ("model", "look"),
         ("run", "--speed", "3"),
@@ -326,9 +332,32 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
         assert f"  {name} " in stdout
 
 
-def test_training_help_loads_no_framework() -> None:
-    _, loaded = loaded_by(LOADED, "train", "--help")
-    assert loaded.isdisjoint(("tensorflow", "keras", "jax", "sklearn", "matplotlib"))
+FRAMEWORKS = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "shap")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "explain"])
+def test_help_of_the_workstations_commands_loads_no_framework(name: str) -> None:
+    _, loaded = loaded_by(LOADED, name, "--help")
+    assert loaded.isdisjoint(FRAMEWORKS)
+
+
+def test_scoring_a_recording_on_the_workstation_loads_no_framework() -> None:
+    for words in (("evaluate", str(SMALL), "--data", str(FAULTS)), ("explain", str(SMALL), str(FAULTS))):
+        _, loaded = loaded_by(LOADED, *words)
+        assert loaded.isdisjoint(("tensorflow", "keras", "jax", "matplotlib", "shap"))
+
+
+def test_explain_says_why_and_writes_a_page(tocsin: Tocsin, tmp_path: Path) -> None:
+    out = tmp_path / "why.html"
+    code, stdout, stderr = tocsin("explain", SMALL, FAULTS, "--at", "2026-03-09 08:02:53", "--out", out)
+    assert (code, stderr) == (0, f"page: {out}\n") and "<svg" in out.read_text()
+    assert re.search(r"pressure is [\d.]+ bar below expected .* of the score", stdout)
+    found = json.loads(tocsin("explain", SMALL, FAULTS, "--at", "row:173", "--method", "exact", "--json")[1])
+    assert found["window"]["end"] == "2026-03-09 08:02:53" and found["channels"][0]["channel"] == "pressure"
+    assert set(found) == {
+        "bundle", "window", "threshold", "score", "ratio", "smoothed_ratio", "words", "channels", "members", "parts",
+        "shap", "lime", "agreement", "asked",
+    }  # fmt: skip
 
 
 def test_the_agent_loads_nothing_of_the_workstation() -> None:

@@ -9,9 +9,7 @@ import click
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.errors import GateError, TocsinError
 from tocsin.recordings import TableOptions
-
-ABOVE = ("vus_pr", "average_precision", "roc_auc", "f1", "precision", "recall", "event_recall")
-BELOW = ("far", "mar", "false_events_per_day", "delay_s")
+from tocsin_trainer.figure_names import HIGHER, LOWER
 
 
 def _bounds(names: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, float]]:
@@ -52,12 +50,12 @@ def _bounds(names: tuple[str, ...]) -> Callable[[click.Context, click.Parameter,
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures here, whole in itself."
 )
 @click.option(
-    "--fail-under", multiple=True, metavar="NAME=VALUE", callback=_bounds(ABOVE),
-    help=f"Exit with 9 when the mean is below: {', '.join(ABOVE)}.",
+    "--fail-under", multiple=True, metavar="NAME=VALUE", callback=_bounds(HIGHER),
+    help=f"Exit with 9 when the mean is below: {', '.join(HIGHER)}.",
 )  # fmt: skip
 @click.option(
-    "--fail-over", multiple=True, metavar="NAME=VALUE", callback=_bounds(BELOW),
-    help=f"Exit with 9 when the mean is above: {', '.join(BELOW)}.",
+    "--fail-over", multiple=True, metavar="NAME=VALUE", callback=_bounds(LOWER),
+    help=f"Exit with 9 when the mean is above: {', '.join(LOWER)}.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as one JSON object.")
 def evaluate(

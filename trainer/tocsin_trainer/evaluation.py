@@ -20,12 +20,11 @@ from tocsin.core.bundle import Bundle
 from tocsin.records import Bools
 from tocsin_trainer import metrics
 from tocsin_trainer.evaluate import bare_scores, baselines, figures, play
+from tocsin_trainer.figure_names import HIGHER, LOWER
 from tocsin_trainer.labels import Interval
 from tocsin_trainer.recorded import Recorded, grid_of
 from tocsin_trainer.results import Played
 
-HIGHER = ("vus_pr", "average_precision", "roc_auc", "f1", "precision", "recall", "event_recall")  # is better
-LOWER = ("far", "mar", "false_events_per_day", "delay_s")
 COUNTS = ("events", "found", "missed", "false_events")
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
 DAY_S = 86400.0

@@ -51,21 +51,21 @@ class Explanation:
         return self.bundle.manifest.channels
 
     def amounts(self) -> dict[str, Floats]:
-        """Method → (C,) amounts of the channels, in units of the threshold."""
-        found = {"exact": self.exact.per_channel}
-        for name, by_part in self._by_part().items():
-            if name != "exact":
-                found[name] = _by_channel(self.players, by_part, len(self.channels))
-        return found
+        """Method → (C,) amounts of the channels, in units of the threshold; NaN for channels that are one part."""
+        by_part = {name: values for name, values in self.by_part().items() if name != "exact"}
+        split = {name: _by_channel(self.players, values, len(self.channels)) for name, values in by_part.items()}
+        return {"exact": self.exact.per_channel, **split}
 
     def agreement(self) -> dict[str, float]:
         """`exact, shap` → Spearman's rank correlation, over the parts where all members see time, else over channels.
 
         A pair is left out where there is no rank: one channel, or all amounts equal.
         """
-        of_time = all(member.of_time for member in self.exact.members) and len(self.players) > len(self.channels)
-        values = self._by_part() if of_time else self.amounts()
-        pairs = {f"{a}, {b}": spearman(values[a], values[b]) for a, b in combinations(values, 2)}
+        values = self.by_part()
+        if "exact" not in values or len(self.players) <= len(self.channels):
+            values = self.amounts()
+        known = np.isfinite(list(values.values())).all(axis=0)
+        pairs = {f"{a}, {b}": spearman(values[a][known], values[b][known]) for a, b in combinations(values, 2)}
         return {name: value for name, value in pairs.items() if value is not None}
 
     def part_name(self, player: Player) -> str:
@@ -77,13 +77,13 @@ class Explanation:
         first, last = (clock(float(self.moment.time_s[row])) for row in (player.start, player.stop - 1))
         return f"{channel}, {first} to {last[11:] if last[:10] == first[:10] and len(last) > 11 else last}"
 
-    def _by_part(self) -> dict[str, Floats]:
+    def by_part(self) -> dict[str, Floats]:
+        """Method → (M,) amounts of the players; of `exact` only where all members see instants."""
         found = {}
-        if self.shap is not None or self.lime is not None:
+        if self.players and all(member.of_time for member in self.exact.members):
             over_time = self.exact.over_time(len(self.moment.window))
-            found["exact"] = np.array(
-                [over_time[p.start : p.stop, list(p.channels)].sum() for p in self.players], np.float64
-            )
+            sums = [over_time[p.start : p.stop, list(p.channels)].sum() for p in self.players]
+            found["exact"] = np.array(sums, np.float64)
         if self.shap is not None:
             found["shap"] = self.shap.amount
         if self.lime is not None:

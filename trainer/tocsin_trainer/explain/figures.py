@@ -16,6 +16,7 @@ from tocsin_trainer.svg import COLOUR, drawing, inline_svg
 
 MAX_SIGNALS, MAX_HEAT_ROWS, MAX_BARS, MAX_TICKS, MAX_NAME = 8, 24, 12, 14, 44
 _WIDTH, _LEFT, _RIGHT, _GAP = 10.0, 1.55, 0.65, 0.09  # inches
+_TONE = {"exact": "tone1", "shap": "tone2", "lime": "tone3"}
 _HEAT = (0xE0, 0x4F, 0x1A)
 
 
@@ -82,7 +83,7 @@ def features_picture(member: MemberPart, names: list[str], per_channel: Floats, 
 
 
 def bars_picture(names: list[str], amounts: dict[str, Floats], key: str, words: str) -> str:
-    """Bars of several methods side by side, the largest first.
+    """Bars of several methods side by side, the largest by `shap` first, else by the first method.
 
     Args:
         names: N of what the amounts belong to.
@@ -90,14 +91,14 @@ def bars_picture(names: list[str], amounts: dict[str, Floats], key: str, words: 
         key: unique among the pictures of a page.
         words: what it shows.
     """
-    first = next(iter(amounts.values()))
+    first = amounts.get("shap", next(iter(amounts.values())))
     order = np.argsort(-np.nan_to_num(first), kind="stable")[:MAX_BARS]
     height = 0.8 / len(amounts)
     with drawing(key):
         figure, (axis,) = _stack([max(0.2 * len(order) * len(amounts), 0.6)], left=3.3, bottom=0.75)
         for n, (method, values) in enumerate(amounts.items()):
             at = np.arange(len(order)) + (n - (len(amounts) - 1) / 2) * height
-            axis.barh(at, np.nan_to_num(values[order]), 0.9 * height, color=COLOUR[f"tone{n + 1}"], label=method)
+            axis.barh(at, np.nan_to_num(values[order]), 0.9 * height, color=COLOUR[_TONE[method]], label=method)
         axis.set_yticks(range(len(order)), [_short(names[k], MAX_NAME) for k in order.tolist()], fontsize=8)
         axis.invert_yaxis()
         axis.axvline(0, color=COLOUR["faint"], lw=0.8)

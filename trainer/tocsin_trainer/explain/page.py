@@ -62,19 +62,20 @@ def _methods(explanation: Explanation) -> str:
     amounts = explanation.amounts()
     said = "".join(f"<li>{text(line)}</li>" for line in METHODS if line.partition(":")[0] in amounts)
     names = [channel.name for channel in explanation.channels]
-    few = f"The {MAX_BARS} largest. " if len(names) > MAX_BARS else ""
+    few = f"The {MAX_BARS} largest channels" if len(names) > MAX_BARS else "All channels"
     out = f"<h2>By channel</h2>\n<ul>{said}</ul>\n"
-    out += figure(bars_picture(names, amounts, "channels", "Amounts of each method by channel"), few + "By channel.")
+    out += figure(
+        bars_picture(names, amounts, "channels", "Amounts of each method by channel"), few + ", by each method."
+    )
     out += table(channel_heads(explanation), channel_rows(explanation))
-    by_part = {
-        name: found.amount
-        for name, found in (("shap", explanation.shap), ("lime", explanation.lime))
-        if found is not None
-    }
+    by_part = explanation.by_part()
     if by_part and len(explanation.players) > len(names):
         parts = [explanation.part_name(player) for player in explanation.players]
-        few = f"The {MAX_BARS} largest parts." if len(parts) > MAX_BARS else "All parts."
+        few = f"The {MAX_BARS} largest parts" if len(parts) > MAX_BARS else "All parts"
         out += "<h2>By part of the window</h2>\n"
-        out += figure(bars_picture(parts, by_part, "parts", "Amounts of each method by part of the window"), few)
+        out += figure(
+            bars_picture(parts, by_part, "parts", "Amounts of each method by part of the window"),
+            few + ", by each method.",
+        )
     notes = "".join(f"<li>{text(line)}</li>" for line in trust(explanation) if line)
     return out + (f"<h2>How far to trust it</h2>\n<ul>{notes}</ul>\n" if notes else "")
