@@ -13,8 +13,8 @@ A member maps a preprocessed window x (T, C) to y. What it cannot explain is the
 
     value = Σ_c per_channel_c        per_channel_c = w_c / C · mean_t r_tc²
 
-w_c is the channel's weight. Limits are looked at one by one: there, with m_c = w_c · max_t r_tc², the value is the largest
-m_c, and per_channel_c is value · m_c / Σ m_c.
+w_c is the channel's weight. Limits are looked at one by one: there, with m_c = w_c · max_t r_tc², the value is the
+largest m_c, and per_channel_c is value · m_c / Σ m_c.
 
 - whiten: y = Σ^(−½) (x − µ), so that its square is T²; the symmetric root keeps y_i next to x_i, or a rotation brings
   it as near as can be (Garthwaite & Koch, Biometrics 72, 2016).
@@ -88,6 +88,15 @@ class Member:
         total = np.maximum(largest.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         split: Floats = largest * (largest.max(axis=1, keepdims=True) / total)
         return split
+
+    def over_rows(self, prepared: Floats32) -> Floats:
+        """(rows, C) how the channels' parts of one (1, T, C) window's score spread over rows; columns sum to 1."""
+        square = self.residual(prepared)[0].astype(np.float64) ** 2
+        if self.kind == "limits":  # the row that is farthest out decides alone
+            square = (np.arange(len(square))[:, None] == square.argmax(axis=0)).astype(np.float64)
+        total = square.sum(axis=0)
+        spread: Floats = np.where(total > 0, square / np.maximum(total, np.finfo(np.float64).tiny), 1 / len(square))
+        return spread
 
     def rebuilt(self, window: Floats) -> Floats | None:
         """(n, C) what the model makes of the last n rows of a (T, C) window; engineering units.
@@ -184,14 +193,11 @@ class Scorer:
 
         All of them together sum to the score that `score` gives, and over rows and members to its `per_channel`.
         """
-        parts = []
-        for member in self.members:
-            residual = member.residual(member.preprocessor.transform(window[None]))[0].astype(np.float64)
-            parts.append(member.weight / member.normaliser * residual**2 / len(residual) * self._weights)
-        if self.combination == "mean":
-            return tuple(part / len(parts) for part in parts)
-        winner = int(np.argmax([part.sum() for part in parts]))
-        return tuple(part if n == winner else np.zeros_like(part) for n, part in enumerate(parts))
+        prepared = [member.preprocessor.transform(window[None]) for member in self.members]
+        each = list(zip(self.members, prepared, strict=True))
+        splits = np.stack([member.split(shown, self._weights) / member.normaliser for member, shown in each])
+        parts = divide(splits, np.array([member.weight for member in self.members]), self.combination)[:, 0]
+        return tuple(member.over_rows(shown) * part for (member, shown), part in zip(each, parts, strict=True))
 
     def rebuilt(self, window: Floats) -> Floats | None:
         """(n, C) the mean of what members make of the last n rows, which all that rebuild know; engineering units."""
@@ -258,19 +264,26 @@ def combine(splits: Floats, weights: Floats, combination: str) -> Floats:
     >>> combine(both, np.ones(2), "mean"), combine(both, np.ones(2), "max"), combine(both, np.ones(2), "geometric")
     (array([[1. , 1.5]]), array([[1., 3.]]), array([[1.25, 0.75]]))
     """
+    together: Floats = divide(splits, weights, combination).sum(axis=0)
+    return together
+
+
+def divide(splits: Floats, weights: Floats, combination: str) -> Floats:
+    """(M, K, C) what each member gives to what `combine` makes of the same."""
     weighted = splits * weights[:, None, None]
     if combination == "mean":
-        mean: Floats = weighted.mean(axis=0)
-        return mean
+        return weighted / len(weights)
     if combination == "max":
         winner = weighted.sum(axis=2).argmax(axis=0)
-        of_winner: Floats = weighted[winner, np.arange(splits.shape[1])]
+        of_winner: Floats = np.where(np.arange(len(weights))[:, None, None] == winner[None, :, None], weighted, 0.0)
         return of_winner
     value = splits.sum(axis=2)  # (M, K)
     share = splits / np.maximum(value, np.finfo(np.float64).tiny)[..., None]
     part = weights[:, None] / len(weights)
-    together: Floats = np.exp((part * np.log(np.maximum(value, CALM))).sum(axis=0))
-    spread: Floats = (part[..., None] * share).sum(axis=0)
-    unspread = spread.sum(axis=1, keepdims=True)  # below 1 where a member is silent: the others share its part
-    spread = np.where(unspread > 0, spread / np.maximum(unspread, np.finfo(np.float64).tiny), 1 / splits.shape[2])
-    return spread * together[:, None]
+    score = np.exp((part * np.log(np.maximum(value, CALM))).sum(axis=0))
+    spread = part[..., None] * share
+    unspread = spread.sum(axis=(0, 2))[:, None]  # below 1 where a member is silent: the others share its part
+    evenly = 1 / (len(weights) * splits.shape[2])
+    spread = np.where(unspread > 0, spread / np.maximum(unspread, np.finfo(np.float64).tiny), evenly)
+    divided: Floats = spread * score[:, None]
+    return divided

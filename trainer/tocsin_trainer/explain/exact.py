@@ -82,7 +82,7 @@ def take_apart(bundle: Bundle, scorer: Scorer, window: Floats) -> Exact:
 def _part(name: str, member: Member, amount: Floats, window: Floats, rate: float) -> MemberPart:
     rows = rows_of(member.preprocessor, len(window), rate)
     prepared = member.preprocessor.transform(window[None])
-    if member.kind == "whiten":
+    if member.kind in ("whiten", "limits"):
         made = np.zeros_like(prepared) if len(amount) == len(rows) else None
     else:  # means first, where it also tells deviations
         made = member.model.predict(prepared)[:, : len(amount)]

@@ -175,12 +175,12 @@ def _difference(member: MemberPart, r: int, c: int, unit: str) -> str:
 def _reads(row: Row, seen: float, expected: float, unit: str) -> str:
     side = "above" if seen >= expected else "below"
     if row.base == 0:
-        where = f" in its {row.name}" if row.name else ""
+        where = f" in its {row}" if row.name else ""
         return f"is {abs(seen - expected):.3g}{unit} {side} expected{where} ({seen:.4g}, expected {expected:.4g})"
     if row.base is not None:
-        factor = float(row.base ** np.clip(abs(seen - expected), 0, 30))
-        return f"has {factor:.3g} times {'more' if side == 'above' else 'less'} than expected in its {row.name}"
-    return f"is {side} expected in its {row.name}"
+        factor = float(row.base ** np.clip(seen - expected, -30, 30))
+        return f"has {factor:.3g} times the expected {row}"
+    return f"is {side} expected in its {row}"
 
 
 def explanation_json(explanation: Explanation) -> dict[str, Any]:

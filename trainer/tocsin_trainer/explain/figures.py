@@ -75,7 +75,7 @@ def features_picture(member: MemberPart, names: list[str], per_channel: Floats, 
     shown = _largest(per_channel, MAX_HEAT_ROWS)
     rows = len(member.rows)
     with drawing(key):
-        figure, (axis,) = _stack([max(0.24 * len(shown), 0.6)], bottom=1.5)
+        figure, (axis,) = _stack([max(0.24 * len(shown), 0.6)], bottom=1.1)
         _heat(axis, member.amount[:, shown].T, [names[c] for c in shown.tolist()], (-0.5, rows - 0.5))
         ticks = np.unique(np.linspace(0, rows - 1, min(rows, MAX_TICKS)).astype(int)).tolist()
         axis.set_xticks(ticks, [_short(member.rows[r].name, 26) for r in ticks], rotation=45, ha="right", fontsize=8)
@@ -103,7 +103,7 @@ def bars_picture(names: list[str], amounts: dict[str, Floats], key: str, words: 
         axis.invert_yaxis()
         axis.axvline(0, color=COLOUR["faint"], lw=0.8)
         axis.set_xlabel("part of the score, in units of the threshold")
-        axis.legend(loc="lower right", fontsize=8)
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(amounts), fontsize=8, borderaxespad=0.1)
         return inline_svg(figure, words)
 
 

@@ -18,10 +18,15 @@ class Row:
     Attributes:
         name: `312–344 Hz`, `unrest, part 2 of 4`; empty for an instant of the window.
         base: how a difference reads: 0 in the channel's unit, above 1 as a logarithm to this base, None in no unit.
+        phrase: what stands in a sentence instead of the name, such as `power at 312–344 Hz`.
     """
 
     name: str = ""
     base: float | None = 0.0
+    phrase: str = ""
+
+    def __str__(self) -> str:
+        return self.phrase or self.name
 
 
 E = 2.718281828459045
@@ -51,7 +56,7 @@ def _level_unrest(step: Any, length: int, rate: float) -> tuple[Row, ...]:
 def _log_spectrum(step: Any, length: int, rate: float) -> tuple[Row, ...]:
     width = (length // 2) // step.bands  # bins, from the first above 0
     edges = [(1 + width * n) * rate / length for n in range(step.bands + 1)]
-    bands = [Row(band(low, high), 10.0) for low, high in pairwise(edges)]
+    bands = [Row(band(low, high), 10.0, f"power at {band(low, high)}") for low, high in pairwise(edges)]
     return (*bands, Row("effective value", 10.0))
 
 
