@@ -10,11 +10,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.core.preprocess import STEPS, Preprocessor
 from tocsin.errors import DataError, TocsinError
 from tocsin.recordings import TableOptions
 from tocsin.records import Floats
@@ -26,6 +28,7 @@ from tocsin_trainer.explain.game import Game, Player, players_of, typical_window
 from tocsin_trainer.explain.lime import TRUSTED
 from tocsin_trainer.explain.moment import Moment, find_moment
 from tocsin_trainer.explain.page import page
+from tocsin_trainer.explain.rows import rows_of
 from tocsin_trainer.explain.shapley import shapley
 from tocsin_trainer.explain.text import shown
 from tocsin_trainer.recorded import Recorded, read_recorded
@@ -288,6 +291,49 @@ def test_bands_are_named_by_frequency_and_a_tone_is_found_in_its_own(remade: Rem
     assert words(told)[0].startswith("flow has ")
     assert re.search(r"times the expected (power at [\d.]+–[\d.]+ Hz|effective value)", words(told)[0])
     assert set(told.by_part()) == {"lime"}  # features belong to no part of the window
+
+
+FORMS: list[dict[str, Any]] = [
+    {"step": "level_unrest", "segments": 4, "floor": [1e-4, 1e-4]},
+    {"step": "window_statistics", "segments": 3},
+    {"step": "moments", "floor": [1e-4, 1e-4]},
+    {"step": "log_spectrum", "bands": 16, "floor": 1e-4},
+    {"step": "log_mel", "bands": 8, "sample_rate_hz": 4000.0, "floor": [1e-4, 1e-4]},
+    {"step": "envelope_spectrum", "bands": 8, "low_hz": 900.0, "high_hz": 1800.0, "top_hz": 400.0,
+     "sample_rate_hz": 4000.0, "floor": [1e-4, 1e-4]},
+    {"step": "band_energies", "bands_hz": [[100.0, 500.0], [1000.0, 1500.0]], "sample_rate_hz": 4000.0,
+     "floor": [1e-4, 1e-4]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: str(form["step"]))
+def test_every_feature_has_a_name_of_its_own(form: dict[str, Any]) -> None:
+    made = Preprocessor.from_json([form])
+    names = [row.name for row in rows_of(made, 256, 4000.0)]
+    assert len(names) == made.rows(256) and all(names) and len(set(names)) == len(names)
+    both = Preprocessor.from_json([{"step": "stack", "branches": [[form], [FORMS[2]]]}])
+    assert [row.name for row in rows_of(both, 256, 4000.0)] == names + [r.name for r in rows_of(
+        Preprocessor.from_json([FORMS[2]]), 256, 4000.0)]  # fmt: skip
+
+
+def test_every_step_is_known_to_name_its_rows_or_keeps_them() -> None:
+    keeps = {"despike", "clip", "median", "ewma", "savgol", "detrend", "difference", "standardise", "limit"}
+    assert {form["step"] for form in FORMS} | {"stack"} | keeps == set(STEPS)
+
+
+@pytest.mark.parametrize("form", FORMS[3:], ids=lambda form: str(form["step"]))
+def test_a_tone_is_loudest_in_the_band_that_names_its_frequency(form: dict[str, Any]) -> None:
+    made, hz = Preprocessor.from_json([form]), 250.0
+    at = np.arange(256) / 4000.0
+    tone = np.sin(2 * np.pi * hz * at)
+    if form["step"] == "envelope_spectrum":  # the tone is how a resonance swells
+        tone = (1 + 0.8 * tone) * np.sin(2 * np.pi * 1350 * at)
+    shown = made.transform(np.stack([tone, tone], axis=1)[None])[0, :, 0]
+    rows = rows_of(made, 256, 4000.0)
+    bands = [n for n, row in enumerate(rows) if row.name.endswith("Hz") or "envelope" in row.name]
+    best = rows[max(bands, key=lambda n: shown[n])].name.partition(" Hz")[0]
+    low, high = (float(text) for text in best.split("–"))
+    assert low - 16 <= hz <= high + 16
 
 
 def test_levels_are_told_in_the_unit(remade: Remade) -> None:

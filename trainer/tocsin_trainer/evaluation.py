@@ -156,8 +156,7 @@ def evaluate(
 
 def _file(played: Played, limit: float, seed: int) -> FileFigures:
     time_s, label = played.row_time_s, played.row_label
-    step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
-    days = len(time_s) * step_s / DAY_S
+    days = len(played) * played.step_s / DAY_S
     rates = {"days": days, "alarms": float(len(played.alarms)), "over": float(np.mean(played.score >= limit))}
     if days > 0:
         rates["alarms_per_day"] = len(played.alarms) / days
@@ -171,7 +170,7 @@ def _file(played: Played, limit: float, seed: int) -> FileFigures:
         ratios=dict(zip(QUANTILES, quantiles, strict=True)),
         baselines=baselines(played, seed),
         best_f1=metrics.best_f1(label, played.row_score) if known else None,  # type: ignore[arg-type]
-        normal_days=0.0 if label is None else int(np.count_nonzero(~label)) * step_s / DAY_S,
+        normal_days=0.0 if label is None else played.running_s / DAY_S,
     )
 
 
@@ -298,7 +297,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "files": [
             {
                 "file": file.played.title,
-                "rows": len(file.played.row_time_s),
+                "rows": len(file.played),
                 "windows": len(file.played.score),
                 "labelled_rows": None if file.played.row_label is None else int(file.played.row_label.sum()),
                 "figures": file.figures,

@@ -13,10 +13,11 @@ import numpy as np
 from tocsin.core.bundle import Manifest
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
-from tocsin.recordings import EPOCH_UNITS, TableOptions, check_rate, open_table, read_table
-from tocsin.records import SampleBlock
-from tocsin_trainer.dataset import Stretch
+from tocsin.recordings import TableOptions, check_rate, open_table, read_table
+from tocsin.recordings.sniff import EPOCH_UNITS
+from tocsin.records import Bools, Rows
 from tocsin_trainer.export import Grid
+from tocsin_trainer.stretch import Stretch
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,38 @@ def read_recorded(path: Path, manifest: Manifest, options: TableOptions) -> Reco
                 f"{path}: channel {wanted.name!r} comes in {found.unit}, the bundle was trained on {wanted.unit}: "
                 "convert the recording, or train again"
             )
-    parts = list(read_table(table))
-    time_s, values = (np.concatenate([getattr(p.block, name) for p in parts]) for name in ("time_s", "values"))
-    samples = SampleBlock(time_s, values)
-    label = None if parts[0].label is None else np.concatenate([p.label for p in parts if p.label is not None])
-    check_rate(table, samples.time_s, manifest.sample_rate_hz)
     resampler = Resampler(manifest.sample_rate_hz, len(manifest.channels), manifest.max_gap_s)
-    rows = resampler.push(samples)
-    if max(map(len, rows), default=0) < manifest.length:
+    stretches: list[list[Rows]] = []
+    labels: list[Bools] = []
+    count = 0
+    for part in read_table(table):
+        if not count:
+            check_rate(table, part.block.time_s, manifest.sample_rate_hz)
+        count += len(part.block)
+        labels += [] if part.label is None else [part.label]
+        for rows in resampler.push(part.block):
+            if rows.after_gap or not stretches:
+                stretches.append([])
+            stretches[-1].append(rows)
+    whole = [_joined(parts) for parts in stretches]
+    if max(map(len, whole), default=0) < manifest.length:
         raise DataError(
-            f"{path}: {len(samples)} rows, at most {max(map(len, rows), default=0)} of them without a gap: "
+            f"{path}: {count} rows, at most {max(map(len, whole), default=0)} of them without a gap: "
             f"expected {manifest.length} for one window of this bundle"
         )
-    stretches = tuple(Stretch(r, None if label is None else label[r.sample], 0) for r in rows)
-    return Recorded(path, stretches, tuple(_mended(path, resampler, manifest.max_gap_s)))
+    label = np.concatenate(labels) if labels else None
+    made = tuple(Stretch(rows, None if label is None else label[rows.sample], 0) for rows in whole)
+    return Recorded(path, made, tuple(_mended(path, resampler, manifest.max_gap_s)))
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    """Rows that follow one another."""
+    if len(parts) == 1:
+        return parts[0]
+    time_s, values, sample = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("time_s", "values", "sample")
+    )
+    return Rows(time_s, values, sample, True)
 
 
 def _mended(path: Path, resampler: Resampler, gap_s: float) -> list[str]:

@@ -80,11 +80,11 @@ def find_moment(bundle: Bundle, recorded: Recorded, at: str) -> Moment:
             )
         before = np.where(scored.time_s <= wanted_s, scored.time_s, -np.inf)
         k = len(before) - 1 - int(np.argmax(before[::-1]))
-    rows = recorded.stretches[scored.stretch[k]].rows
-    cut = slice(scored.end[k] + 1 - bundle.manifest.length, scored.end[k] + 1)
+    end = int(scored.end[k]) + 1
+    rows = recorded.stretches[scored.stretch[k]].read(end - bundle.manifest.length, end)
     late = 0.0 if wanted_s is None else wanted_s - float(scored.time_s[k])
     ratio = float(scored.smoothed[k])
-    return Moment(rows.values[cut], rows.time_s[cut], int(scored.row[k]), ratio, late)
+    return Moment(rows.values, rows.time_s, int(scored.row[k]), ratio, late)
 
 
 def _score(bundle: Bundle, recorded: Recorded) -> _Scored:
@@ -93,10 +93,13 @@ def _score(bundle: Bundle, recorded: Recorded) -> _Scored:
     sliding = SlidingWindow(manifest.length, manifest.hop, len(manifest.channels))
     parts = []
     for index, stretch in enumerate(recorded.stretches):
-        windows = sliding.push(stretch.rows)
         smoother.reset()
-        scores = scorer.score(windows.values)
-        bare, smoothed = scores.ratio.copy(), smoother.update(scores).ratio
-        end = np.arange(len(windows)) * manifest.hop + manifest.length - 1
-        parts.append(_Scored(np.full(len(end), index), end, windows.end_s, windows.sample, bare, smoothed))
+        done = 0
+        for block in stretch.blocks():
+            windows = sliding.push(block)
+            scores = scorer.score(windows.values)
+            end = (done + np.arange(len(windows))) * manifest.hop + manifest.length - 1
+            done += len(windows)
+            bare, smoothed = scores.ratio.copy(), smoother.update(scores).ratio
+            parts.append(_Scored(np.full(len(end), index), end, windows.end_s, windows.sample, bare, smoothed))
     return _Scored(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Scored.__annotations__))

@@ -1,14 +1,28 @@
 """What the rows are that a model sees: instants of the window, or features of it.
 
-Rule: a step of preprocessing that makes features is listed in `FEATURES`; others keep their rows' names.
+Rule: every step of preprocessing that makes features is known here; the others keep their rows' names.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from tocsin.core.preprocess import Preprocessor
+from tocsin.core.preprocess import (
+    BandEnergies,
+    EnvelopeSpectrum,
+    LevelUnrest,
+    LogMel,
+    LogSpectrum,
+    Moments,
+    Preprocessor,
+    Stack,
+    Step,
+    WindowStatistics,
+)
+
+EFFECTIVE = "effective value"
+STATISTICS = ("mean", "deviation", "lowest value", "highest value", "rise")
 
 
 @dataclass(frozen=True)
@@ -29,35 +43,55 @@ class Row:
         return self.phrase or self.name
 
 
-E = 2.718281828459045
-
-
 def rows_of(preprocessor: Preprocessor, length: int, sample_rate_hz: float) -> tuple[Row, ...]:
     """The rows that a member's model sees of a window of `length` rows."""
-    rows = (Row(),) * length
-    for step in preprocessor.steps:
-        if step.name in FEATURES:
-            rows = FEATURES[step.name](step, len(rows), sample_rate_hz)
-        elif step.rows(len(rows)) != len(rows):
-            rows = tuple(Row(f"{step.name}, row {n + 1}", None) for n in range(step.rows(len(rows))))
+    return _after(preprocessor.steps, (Row(),) * length, sample_rate_hz)
+
+
+def _after(steps: Sequence[Step], rows: tuple[Row, ...], rate: float) -> tuple[Row, ...]:
+    for step in steps:
+        rows = _made(step, rows, rate)
     return rows
 
 
-def _part(n: int, of: int) -> str:
-    return f", part {n + 1} of {of}" if of > 1 else ""
+def _made(step: Step, rows: tuple[Row, ...], rate: float) -> tuple[Row, ...]:  # noqa: PLR0911 - one a step
+    """The rows that a step makes of others."""
+    length = len(rows)
+    match step:
+        case LevelUnrest(segments=parts):
+            return (*_parts("level", parts), *_parts("unrest", parts, math.e))
+        case WindowStatistics(segments=parts):
+            return tuple(row for name in STATISTICS for row in _parts(name, parts))
+        case Moments():
+            shape = (Row("crest factor", 10.0), Row("kurtosis", 10.0), Row("skewness", None))
+            return (Row(EFFECTIVE, 10.0), *shape)
+        case LogSpectrum(bands=bands):
+            edges = [(1 + length // 2 // bands * n) * rate / length for n in range(bands + 1)]
+            return (*(_power(low, high) for low, high in pairwise(edges)), Row(EFFECTIVE, 10.0))
+        case LogMel(bands=bands, sample_rate_hz=hz):
+            top = math.log1p(hz / 1400)
+            edges = [700 * math.expm1(top * n / (bands + 1)) for n in range(bands + 2)]
+            return tuple(_power(low, high) for low, high in zip(edges, edges[2:], strict=False))
+        case EnvelopeSpectrum(bands=bands, top_hz=top_hz, sample_rate_hz=hz):
+            width = min(length // 2, int(top_hz * length / hz)) // bands
+            edges = [(1 + width * n) * hz / length for n in range(bands + 1)]
+            of = f"envelope of {band(step.low_hz, step.high_hz)}"
+            return tuple(_power(low, high, of) for low, high in pairwise(edges))
+        case BandEnergies(bands_hz=bands_hz):
+            return tuple(Row(band(*edges), 10.0, f"effective value at {band(*edges)}") for edges in bands_hz)
+        case Stack(branches=branches):
+            return tuple(row for steps in branches for row in _after(steps, rows, rate))
+    return rows
 
 
-def _level_unrest(step: Any, length: int, rate: float) -> tuple[Row, ...]:
-    parts = range(step.segments)
-    levels = [Row("level" + _part(n, step.segments), 0.0) for n in parts]
-    return (*levels, *(Row("unrest" + _part(n, step.segments), E) for n in parts))
+def _parts(name: str, count: int, base: float = 0.0) -> tuple[Row, ...]:
+    """The same number of each part of the window."""
+    return tuple(Row(f"{name}, part {n + 1} of {count}" if count > 1 else name, base) for n in range(count))
 
 
-def _log_spectrum(step: Any, length: int, rate: float) -> tuple[Row, ...]:
-    width = (length // 2) // step.bands  # bins, from the first above 0
-    edges = [(1 + width * n) * rate / length for n in range(step.bands + 1)]
-    bands = [Row(band(low, high), 10.0, f"power at {band(low, high)}") for low, high in pairwise(edges)]
-    return (*bands, Row("effective value", 10.0))
+def _power(low_hz: float, high_hz: float, of: str = "") -> Row:
+    name = band(low_hz, high_hz)
+    return Row(f"{name}, {of}" if of else name, 10.0, f"power at {name}" + (f" of the {of}" if of else ""))
 
 
 def band(low_hz: float, high_hz: float) -> str:
@@ -71,9 +105,3 @@ def band(low_hz: float, high_hz: float) -> str:
     if digits:
         low, high = (text.rstrip("0").rstrip(".") for text in (low, high))
     return f"{low}–{high} Hz"
-
-
-FEATURES: dict[str, Callable[[Any, int, float], tuple[Row, ...]]] = {
-    "level_unrest": _level_unrest,
-    "log_spectrum": _log_spectrum,
-}
