@@ -24,10 +24,15 @@ from tocsin.core.bundle import load_bundle
 from tocsin.core.preprocess import STEPS
 from tocsin.core.threshold import Threshold
 from tocsin.delivery.wire import AlarmEvent
+from tocsin.recordings import TableOptions
 from tocsin.records import Change, Contribution, Transition
 from tocsin_trainer.cli import TrainSettings
+from tocsin_trainer.evaluation import evaluate, evaluation_json
+from tocsin_trainer.explain.explanation import explain, explanation_json
+from tocsin_trainer.explain.moment import find_moment
 from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 from tocsin_trainer.metrics import label_figures
+from tocsin_trainer.recorded import read_recorded
 from tocsin_trainer.report import metrics_json
 from tocsin_trainer.results import Candidate, Gate, TrainingResult
 
@@ -241,6 +246,19 @@ def test_the_keys_of_events_are_those_of_the_reference() -> None:
     section = REFERENCE.partition("`--events")[2]
     cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {key for cell in cells for key in re.findall(r"`(.+?)`", cell)} == set(event)
+
+
+def test_the_keys_of_evaluate_and_explain_are_those_of_the_reference() -> None:
+    bundle = load_bundle(ROOT / "tests/data/small.tocsin")
+    recorded = read_recorded(ROOT / "tests/data/faults.csv", bundle.manifest, TableOptions())
+    evaluation = evaluation_json(evaluate(bundle, (recorded,)))
+    assert table_keys(REFERENCE, "evaluate --json") == set(evaluation)
+    files = re.search(r"^\| `files` \| each: (.*) \|$", REFERENCE, re.MULTILINE)[1]
+    assert set(re.findall(r"`(\w+)`", files)) == set(evaluation["files"][0])
+    explanation = explanation_json(explain(bundle, find_moment(bundle, recorded, "worst"), ("lime",)))
+    assert table_keys(REFERENCE, "explain --json") == set(explanation)
+    window = re.search(r"^\| `window` \| (`start`.*`row`) ", REFERENCE, re.MULTILINE)[1]
+    assert set(re.findall(r"`(\w+)`", window)) == set(explanation["window"])
 
 
 def test_the_keys_of_metrics_are_those_of_the_reference() -> None:
