@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ from tocsin_trainer.explain import explanation, game, rows
 from tocsin_trainer.explain.exact import take_apart
 from tocsin_trainer.explain.explanation import Explanation, explain, explanation_json, words
 from tocsin_trainer.explain.game import Game, Player, players_of, typical_window
-from tocsin_trainer.explain.lime import TRUSTED
+from tocsin_trainer.explain.lime import TRUSTED, Lime
 from tocsin_trainer.explain.moment import Moment, find_moment
 from tocsin_trainer.explain.page import page
 from tocsin_trainer.explain.rows import rows_of
@@ -220,6 +221,14 @@ def test_the_parts_cover_every_value_once_and_are_few() -> None:
             covered[player.start : player.stop, list(player.channels)] += 1
         assert (covered == 1).all() and len(players) <= 16
     assert max(players_of(50, 40, np.arange(40.0)), key=lambda p: len(p.channels)).channels == tuple(range(25))
+
+
+def test_channels_that_are_one_part_together_have_no_amount_of_their_own(told: Explanation) -> None:
+    together = replace(told, players=(Player((0, 1), 0, 32),), shap=None, lime=Lime(np.array([5.0]), 1.0))
+    assert np.isnan(together.amounts()["lime"]).all() and together.agreement() == {}
+    assert together.part_name(together.players[0]) == "2 other channels"
+    assert [each["lime"] for each in explanation_json(together)["channels"]] == [None, None]
+    assert re.search(r"pressure .* –$", shown(together), re.MULTILINE) and "<svg" in page(together)
 
 
 def test_rank_agreement_is_high_where_methods_agree(explained: Explained) -> None:
