@@ -1,9 +1,10 @@
 """Writes the reference pages that are made from the code: `python docs/make_reference.py`; a test compares them.
 
 ```
-click's commands           ─► reference/commands.md
-tocsin.config              ─► configure/settings.md
-tocsin.delivery.wire       ─► reference/messages.md, reference/schema/*.json
+click's commands            ─► reference/commands.md
+tocsin.config               ─► configure/settings.md
+tocsin.delivery.wire        ─► reference/messages.md, reference/schema/*.json
+tocsin_trainer.metrics_file ─► reference/schema/metrics.json
 ```
 """
 
@@ -18,6 +19,7 @@ import click
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
 from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, Health, Info, Score, Wire
+from tocsin_trainer.metrics_file import schema
 
 DOCS = Path(__file__).parent
 WIDTH = 110
@@ -56,6 +58,7 @@ def pages() -> dict[str, str]:
     }
     for name, (model, _, _) in MESSAGES.items():
         made[f"reference/schema/{name}.json"] = json.dumps(model.model_json_schema(by_alias=True), indent=1) + "\n"
+    made["reference/schema/metrics.json"] = json.dumps(schema(), indent=1) + "\n"
     return made
 
 

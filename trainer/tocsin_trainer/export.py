@@ -15,6 +15,7 @@ from tocsin.core.interpreter import runtime_id
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import GateError
 from tocsin.records import Channel, Floats
+from tocsin_trainer.card import model_card
 from tocsin_trainer.results import TrainingResult
 
 if TYPE_CHECKING:
@@ -94,14 +95,15 @@ def export(
     Raises:
         GateError: the bundle does not reproduce its own golden vectors.
     """
-    manifest = _manifest(result, grid, members, rule, data, combination)
+    files = tuple((path.name, _sha256(path)) for path in data)
+    manifest = _manifest(result, grid, members, rule, files, combination)
     models = {}
     for each in members:
         models[f"{each.family}.tflite"] = each.converted.content
         if each.converted.batch_content is not None:
             models[f"{each.family}.batch.tflite"] = each.converted.batch_content
     path = folder / f"{result.asset}-{result.version}{SUFFIX}"
-    bundle = write_bundle(path, manifest, models, golden, model_card(result, grid))
+    bundle = write_bundle(path, manifest, models, golden, model_card(result, files))
     test = bundle.self_test()
     if not test.passed:
         raise GateError(f"{path}: the bundle does not reproduce its golden vectors (worst difference {test.worst:.2%})")
@@ -113,7 +115,7 @@ def _manifest(
     grid: Grid,
     members: tuple[MemberModel, ...],
     rule: AlarmRule,
-    data: tuple[Path, ...],
+    files: tuple[tuple[str, str], ...],
     combination: str,
 ) -> dict[str, Any]:
     candidate = result.chosen
@@ -155,7 +157,7 @@ def _manifest(
             "code_version": __version__,
             "seed": result.seed,
             "rows": result.rows,
-            "data": [{"file": path.name, "sha256": _sha256(path)} for path in data],
+            "data": [{"file": name, "sha256": digest} for name, digest in files],
             "python": platform.python_version(),
         },
     }
@@ -183,46 +185,3 @@ def _member(each: MemberModel) -> dict[str, Any]:
         "input_shape": list(member.model.input_shape),
         "output_shape": list(member.model.output_shape),
     }
-
-
-def model_card(result: TrainingResult, grid: Grid) -> str:
-    """Text of model_card.md: what it is, what it was trained on, its figures and limits."""
-    chosen = result.chosen
-    channels = ", ".join(f"{c.name} [{c.unit}]" if c.unit else c.name for c in grid.channels)
-    others = "\n".join(
-        f"| {c.family} | {c.precision} | {c.bytes:,} | {c.separation:.4f} | {c.gate.agreement:.2%} "
-        f"| {'ships' if c.chosen else ''} |"
-        for c in result.candidates
-    )
-    figures = (
-        "\n".join(f"- {name}: {value:.4g}" for name, value in chosen.figures.items()) or "- no labelled data were given"
-    )
-    return f"""# {result.asset} {result.version}
-
-An anomaly detector for one machine ({chosen.family}): the score is the mean square of what the model cannot explain of
-a window. Made by Tocsin {__version__} on {result.created}, seed {result.seed}.
-
-## Input
-{grid.length} rows of {len(grid.channels)} channels at {grid.sample_rate_hz:g} Hz, one window every {grid.hop} rows:
-{channels}.
-
-## Trained on
-Recordings of normal running: {result.rows["train"]} rows to train, {result.rows["calibration"]} to set the limit,
-{result.rows["test"]} to test. The golden vectors in this bundle are windows of these recordings, a
-quarter of them with a made-up anomaly: who may not see the recordings may not see the bundle.
-
-## Limit
-Score {chosen.threshold.value:.6g} is ratio 1.0 ({chosen.threshold.method}, of the converted model on calibration data).
-
-## Candidates
-| family | precision | bytes | separation of injected anomalies (ROC-AUC) | decisions as float | |
-|---|---|---|---|---|---|
-{others}
-
-## Figures on labelled test data
-{figures}
-
-## Not for
-Other machines, other sensors or mounts, other sample rates; states of running that the recordings do not show (they
-will be called unusual); the protection of people.
-"""

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from tocsin.records import Bools, Channel, Floats, Ints
+from tocsin_trainer.markup import plural
 from tocsin_trainer.metrics import runs
 from tocsin_trainer.results import Candidate, Played
 from tocsin_trainer.svg import COLOUR, drawing, inline_svg
@@ -23,17 +24,20 @@ _WIDTH, _LEFT, _RIGHT, _GAP = 10.0, 1.55, 0.65, 0.09  # inches
 _HEAT = (0xE0, 0x4F, 0x1A)
 
 
-def played_picture(played: Played, channels: tuple[Channel, ...], limit: float, name: str) -> str:
+def played_picture(
+    played: Played, channels: tuple[Channel, ...], limit: float, name: str, signals: int = MAX_SIGNALS
+) -> str:
     """Alarms and labels, signals, score against the limit and the channels' part in it, over one time axis.
 
     Args:
         played: what the device would have seen; at least one row and one window.
-        channels: C of them; the 8 (24 in the heat map) with the largest part in the score are drawn.
+        channels: C of them; those with the largest part in the score are drawn, 24 in the heat map.
         limit: on the score.
         name: unique among the pictures of a page.
+        signals: that are drawn at most.
     """
-    signals, heat_rows = (_most_telling(played, count) for count in (MAX_SIGNALS, MAX_HEAT_ROWS))
-    heights = [0.36, *[0.62] * len(signals), 1.5, max(0.19 * len(heat_rows), 0.4)]
+    drawn, heat_rows = (_most_telling(played, count) for count in (signals, MAX_HEAT_ROWS))
+    heights = [0.36, *[0.62] * len(drawn), 1.5, max(0.19 * len(heat_rows), 0.4)]
     seconds, unit, origin = _elapsed(played)
     spans = _spans(played, seconds)
     with drawing(name):
@@ -45,7 +49,7 @@ def played_picture(played: Played, channels: tuple[Channel, ...], limit: float, 
                     ranges, (0, 1), transform=axis.get_xaxis_transform(), color=COLOUR[kind], alpha=0.16, lw=0
                 )
         row_x = (played.row_time_s - origin) / seconds
-        for axis, c in zip(axes[1:-2], signals, strict=True):
+        for axis, c in zip(axes[1:-2], drawn, strict=True):
             axis.plot(*_thinned(row_x, played.rows[:, c]), color=COLOUR["signal"])
             _side_label(axis, _short(channels[c].name), channels[c].unit)
             axis.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
@@ -56,18 +60,18 @@ def played_picture(played: Played, channels: tuple[Channel, ...], limit: float, 
             axis.tick_params(labelbottom=False, bottom=False)
         axes[-1].set_xlim(row_x[0], max(row_x[-1], row_x[0] + 1e-9))
         axes[-1].set_xlabel(unit + _since(origin), labelpad=4)
-        return inline_svg(figure, played_words(played, limit))
+        return inline_svg(figure, played_words(played, limit, signals))
 
 
-def played_words(played: Played, limit: float) -> str:
+def played_words(played: Played, limit: float, signals: int = MAX_SIGNALS) -> str:
     """The picture in words, for those who cannot see it."""
     seconds, unit, _ = _elapsed(played)
     length = (played.row_time_s[-1] - played.row_time_s[0]) / seconds
     channels = played.rows.shape[1]
-    drawn = f"{MAX_SIGNALS} of {channels}" if channels > MAX_SIGNALS else str(channels)
-    words = f"{played.title}: {drawn} channels over {length:.3g} {unit}, {len(played.alarms)} alarms"
+    drawn = f"{signals} of {channels}" if channels > signals else str(channels)
+    words = f"{played.title}: {drawn} channels over {length:.3g} {unit}, {plural(len(played.alarms), 'alarm')}"
     if played.row_label is not None:
-        words += f", {len(runs(played.row_label)[0])} labelled events"
+        words += f", {plural(len(runs(played.row_label)[0]), 'labelled event')}"
     return words + f"; the score peaks at {np.max(played.score) / limit:.3g} times the threshold"
 
 
@@ -75,6 +79,7 @@ def training_picture(candidates: tuple[Candidate, ...]) -> str:
     """Loss by epoch, training dashed and validation solid; only candidates that were trained in epochs."""
     with drawing("training"):
         figure, (axis,) = _stack([2.3], left=0.75, right=1.3)
+        ends = []
         for index, candidate in enumerate(candidates):
             colour = COLOUR[f"tone{index % 6 + 1}"]
             for loss, style in ((candidate.train_loss, "--"), (candidate.validation_loss, "-")):
@@ -82,13 +87,19 @@ def training_picture(candidates: tuple[Candidate, ...]) -> str:
                     axis.plot(np.arange(1, len(loss) + 1), loss, style, color=colour, lw=1.1)
             last = candidate.validation_loss if len(candidate.validation_loss) else candidate.train_loss
             if len(last):
-                axis.annotate(
-                    _short(candidate.family), (len(last), last[-1]), (5, 0), textcoords="offset points", va="center"
-                )
+                ends.append((float(last[-1]), len(last), _short(candidate.family), colour))
         _log(axis, "y")
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.grid(axis="y")
         axis.set(xlabel="epoch", ylabel="mean square error")
+        lowest = -1.0
+        for final, epochs, family, colour in sorted(ends):  # names stand apart even where curves end together
+            height = axis.transAxes.inverted().transform(axis.transData.transform((epochs, final)))[1]
+            lowest = max(lowest + 0.075, float(height))
+            axis.annotate(
+                family, (epochs, final), (1.01, lowest), textcoords="axes fraction", va="center", color=colour,
+                arrowprops={"arrowstyle": "-", "color": COLOUR["faint"], "lw": 0.5},
+            )  # fmt: skip
         return inline_svg(figure, "Training (dashed) and validation (solid) loss by epoch of each trained candidate")
 
 
@@ -116,29 +127,34 @@ def agreement_picture(candidate: Candidate) -> str:
 
 
 def histogram_picture(candidate: Candidate, k_table: tuple[dict[str, float], ...]) -> str:
-    """How calibration scores lie below the limit, with the limits of other k."""
-    scores, limit = candidate.converted_scores, candidate.threshold.value
-    ends = float(scores.min()), max(float(scores.max()), limit, *(row["threshold"] for row in k_table)) * 1.02
+    """Calibration scores over the limit of their own model, float and converted, with the limits of other k."""
+    limit = candidate.threshold.value
+    ratios = candidate.converted_scores / limit
+    exact = candidate.float_scores / candidate.threshold_float.value
+    marks = [(row["k"], row["threshold"] / limit) for row in k_table]
+    both = np.concatenate((ratios, exact))
+    ends = float(both.min()), max(float(both.max()), 1.0, *(at for _, at in marks)) * 1.02
     wide = 0 < 10 * ends[0] < ends[1]
-    edges = np.geomspace(*ends, 61) if wide else np.linspace(*ends, 61)
+    edges = (np.geomspace(*ends, 61) if wide else np.linspace(*ends, 61)).tolist()
     with drawing("histogram"):
         figure, (axis,) = _stack([2.6], left=0.75, right=0.3)
-        axis.hist(scores, edges.tolist(), color=COLOUR["signal"], alpha=0.75)
-        for row in k_table:
-            axis.axvline(row["threshold"], color=COLOUR["faint"], lw=0.8)
-            axis.text(
-                row["threshold"], 1.01, f"{row['k']:g}σ", transform=axis.get_xaxis_transform(), ha="center", fontsize=8
-            )
-        axis.axvline(limit, color=COLOUR["alarm"], ls="--", lw=1.3)
+        axis.hist(ratios, edges, color=COLOUR["signal"], alpha=0.6)
+        if len(exact):
+            axis.hist(exact, edges, histtype="step", color=COLOUR["ink"], lw=1.1)
+        for k, at in marks:
+            axis.axvline(at, color=COLOUR["faint"], lw=0.8)
+            axis.text(at, 1.01, f"{k:g}σ", transform=axis.get_xaxis_transform(), ha="center", fontsize=8)
+        axis.axvline(1.0, color=COLOUR["alarm"], ls="--", lw=1.3)
         axis.annotate(
-            "threshold", (limit, 0.9), (-4, 0), axis.get_xaxis_transform(), "offset points",
+            "threshold", (1.0, 0.9), (-4, 0), axis.get_xaxis_transform(), "offset points",
             ha="right", color=COLOUR["alarm"],
         )  # fmt: skip
         if wide:
             _log(axis, "x")
-        axis.set(xlabel="score", ylabel="windows")
-        words = f"Histogram of {len(scores)} calibration scores; the threshold {limit:.4g} is dashed"
-        return inline_svg(figure, words)
+        axis.set(xlabel="ratio: score / threshold", ylabel="windows")
+        words = f"Histogram of {len(ratios)} calibration scores over the threshold {limit:.4g}, which is dashed at 1"
+        highest = float(ratios.max()) if len(ratios) else 0.0
+        return inline_svg(figure, f"{words}; the highest is {highest:.3g}; outlined: the float model")
 
 
 def _stack(

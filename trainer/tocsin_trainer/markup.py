@@ -6,10 +6,12 @@ an absent value is a dash.
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 DASH = "–"
+SHORT, LONG = 28, 40  # letters of a cell that is never broken into lines, and of one that is kept wide
 
 
 def text(value: object) -> str:
@@ -62,13 +64,22 @@ def wide_table(top: str, rows: Sequence[Sequence[Any]], marked: Sequence[bool] =
     body = []
     for row in rows:
         cells = "".join(
-            f"<td{_kind(bool(marked) or _is_number(value), c, marked)}>{_cell(value)}</td>"
+            f"<td{_kind(bool(marked) or _is_number(value), c, marked, value)}>{_cell(value)}</td>"
             for c, value in enumerate(row[1:], start=1)
         )
-        body.append(f'<tr><th scope="row">{_cell(row[0])}</th>{cells}</tr>\n')
-    return (
-        f'<div class="wide" tabindex="0"><table><thead>{top}</thead>\n<tbody>\n{"".join(body)}</tbody></table></div>\n'
-    )
+        head = f'<th scope="row"{_kind(False, 0, (), row[0])}>{_cell(row[0])}</th>'
+        body.append(f"<tr>{head}{cells}</tr>\n")
+    return framed(top, "".join(body))
+
+
+def framed(top: str, body: str) -> str:
+    """A table of rows that are HTML already; it scrolls sideways where the screen is narrow."""
+    return f'<div class="wide" tabindex="0"><table><thead>{top}</thead>\n<tbody>\n{body}</tbody></table></div>\n'
+
+
+def section(name: str, title: str, body: str) -> str:
+    """A part of the page under its heading; `name` is where links lead."""
+    return f'<section id="{name}">\n<h2>{text(title)}</h2>\n{body}</section>\n'
 
 
 def figure(svg: str, caption: str, kind: str = "") -> str:
@@ -87,7 +98,57 @@ def _cell(value: Any) -> str:
     return number(value) if _is_number(value) else text(value)
 
 
-def _kind(right: bool, column: int, marked: Sequence[bool]) -> str:
-    """The cell's class attribute."""
+def _kind(right: bool, column: int, marked: Sequence[bool], value: object = None) -> str:
+    """The cell's class attribute: how it is aligned, whether it stands out, and how it is broken into lines."""
     kinds = ["number"] * right + ["ships"] * (column < len(marked) and marked[column])
+    if isinstance(value, str):
+        kinds += ["short"] * (len(value) <= SHORT) + ["long"] * (len(value) > LONG)
     return f' class="{" ".join(kinds)}"' if kinds else ""
+
+
+def part(share: float) -> str:
+    """A part of a whole, in per cent; what is nearly all or nearly nothing keeps its digits.
+
+    >>> part(0.25), part(0.0004), part(0.99958), part(1.0)
+    ('25 %', '0.04 %', '99.95 %', '100 %')
+    """
+    if not math.isfinite(share):
+        return DASH
+    percent = 100 * share
+    if 90 < percent < 100:
+        return f"{math.floor(100 * percent + 1e-6) / 100:.4g} %"  # 99.999 % is not all
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "alarm"), plural(0, "alarm")
+    ('1 alarm', '0 alarms')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time in the unit that suits.
+
+    >>> duration(0.02), duration(75), duration(5400), duration(864000)
+    ('20 ms', '75 s', '90 min', '10 days')
+    """
+    if not math.isfinite(seconds):
+        return DASH
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms" if 0 < seconds < 1 else f"{seconds:.3g} s"
+
+
+def moment(time_s: float, origin_s: float = 0.0) -> str:
+    """A time stamp; where the recording has no calendar clock, the time since its start.
+
+    >>> moment(1_735_787_771), moment(95, 20)
+    ('2025-01-02 03:16:11', '75 s after the start')
+    """
+    if 1e8 < time_s < 1e11:
+        return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{duration(time_s - origin_s)} after the start"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tocsin_trainer.train import Progress as Report
 from tocsin_trainer.train import Trained
+from tocsin_trainer.verdict import verdict
 
 STAGES = {
     "load": "reading the recordings",
@@ -53,7 +54,7 @@ def shown(stream: TextIO, quiet: bool) -> Iterator[Report]:
 
 
 def print_summary(trained: Trained) -> None:
-    """What was chosen, the table of candidates, and the next command."""
+    """What was chosen, the table of candidates, what it comes to, and the next command."""
     result, console = trained.result, Console(highlight=False)
     for choice in result.choices:
         console.print(f"{choice.what:<12} {choice.value:<24} {choice.why}", soft_wrap=True, markup=False)
@@ -75,14 +76,11 @@ def print_summary(trained: Trained) -> None:
     for c in result.candidates:
         if c.gate.reason:
             console.print(f"{c.family}: {c.gate.reason}", soft_wrap=True, markup=False)
-    normal = result.chosen.played[1]
-    rows, alarms = len(normal), len(normal.alarms)
-    console.print(
-        f"on the last {rows} rows, normal running that nothing was fitted to: {alarms} alarm{'s' * (alarms != 1)}"
-        + ("; is all of the recording normal?" if alarms else ""),
-        soft_wrap=True,
-        markup=False,
-    )
+    found = verdict(result)
+    console.print(f"\n{found.headline}:", markup=False)
+    for check in found.checks:
+        console.print(f"{'✓' if check.good else '!'} {check.words}", soft_wrap=True, markup=False)
+    console.print()
     console.print(f"bundle  {trained.bundle.path}", soft_wrap=True, markup=False)
     console.print(f"report  {trained.report}", soft_wrap=True, markup=False)
     console.print(f"next    tocsin replay --bundle {trained.bundle.path} --input NEW.csv", soft_wrap=True, markup=False)

@@ -25,6 +25,59 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something that ails a channel, or the recording.
+
+    Attributes:
+        kind: `constant`, `missing`, `stuck`, `saturated`, `coarse`, `spikes`, `drift`, `noise`, `duplicate`, `jitter`.
+        grade: that it leads to, B to D.
+        words: what was seen, and what it may mean.
+    """
+
+    kind: str
+    grade: str
+    words: str
+
+
+@dataclass(frozen=True)
+class ChannelGrade:
+    """How good one channel of the recordings is, see `tocsin_trainer.quality`.
+
+    Attributes:
+        name: of the channel.
+        grade: A (nothing found) to D (tells nothing): the worst of the findings'.
+        findings: why it is not A.
+        figures: what was measured, by the kinds of finding.
+    """
+
+    name: str
+    grade: str
+    findings: tuple[Finding, ...]
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """How good the recordings are that a model is made from.
+
+    Attributes:
+        channels: a grade each, in the order of the columns.
+        rows: looked at.
+        stretches: unbroken ones.
+        jitter: 90th percentile of how far steps of time are off, part of a step.
+        findings: what ails the recording as a whole.
+        sentence: what to do.
+    """
+
+    channels: tuple[ChannelGrade, ...]
+    rows: int
+    stretches: int
+    jitter: float
+    findings: tuple[Finding, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Played:
     """A recording as the device would have seen it.
 
@@ -119,6 +172,7 @@ class Candidate:
         converted_scores: (K,) converted model, the same windows.
         seconds: that the fit took.
         chosen: it ships.
+        why_not: why another one ships; empty: the report says what the numbers say.
     """
 
     family: str
@@ -141,6 +195,7 @@ class Candidate:
     converted_scores: Floats
     seconds: float
     chosen: bool = False
+    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +218,10 @@ class TrainingResult:
         k_table: limits for several k, see `tocsin.core.threshold`.
         baselines: figures of always-on and random on the labelled test data; empty without labels.
         seconds: in all.
-        extra: anything else worth a line.
+        extra: anything else worth a line. Keys with a place of their own in the report: `next_command`, `command` (that
+            made this), `promise` (dict of `sentence`, `asked`, `promised`, `interval`, `needed_hours`), `data` (list of
+            {file, sha256}).
+        quality: of the recordings of normal running; None where they were not graded.
     """
 
     asset: str
@@ -182,6 +240,7 @@ class TrainingResult:
     baselines: dict[str, dict[str, float]]
     seconds: float
     extra: dict[str, Any] = field(default_factory=dict)
+    quality: DataQuality | None = None
 
     @property
     def chosen(self) -> Candidate:
