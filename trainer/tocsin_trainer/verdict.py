@@ -81,7 +81,7 @@ def _labelled(result: TrainingResult) -> list[Check]:
     if running > 0:
         words = f"{plural(false, 'alarm')} touched no label in {duration(running)} of unlabelled running"
         rate = f": {number(false * DAY_S / running)} a day" if running >= DAY_S else ""
-        look = "; the worst errors are pictured below" if false else ""
+        look = "; the report pictures the worst" if false else ""
         checks.append(Check(false == 0, f"{words}{rate}{look}."))
     ours, trivial = chosen.figures.get("vus_pr"), result.baselines.get("random", {}).get("vus_pr")
     if ours is not None and trivial is not None and ours <= trivial:
@@ -100,7 +100,7 @@ def _unlabelled(result: TrainingResult) -> list[Check]:
         return []
     words = f"{plural(alarms, 'alarm')} on {duration(running)} of normal running that nothing was fitted to"
     if alarms:
-        return [Check(False, f"{words}: was the machine well all that time? The worst are pictured below.")]
+        return [Check(False, f"{words}: was the machine well all that time? The report pictures the worst.")]
     short = "; that is too short to tell what a day brings" if running < DAY_S else ""
     return [Check(True, f"{words}{short}.")]
 
