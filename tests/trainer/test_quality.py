@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from tocsin.records import Channel, Floats
+from tocsin.records import Channel, Floats, Rows
+from tocsin_trainer.dataset import Dataset
 from tocsin_trainer.quality import Grader, grade, quality
 from tocsin_trainer.results import ChannelGrade
+from tocsin_trainer.stretch import RowStore, StoredRows, Stretch
 
 ROWS = 6000
 
@@ -16,6 +18,14 @@ def course(seed: int, rows: int = ROWS, decimals: int = 3) -> Floats:
     t = np.arange(rows)
     signal = np.sin(t / 8) + 0.5 * np.sin(t / 130 + seed) + 0.2 * rng.standard_normal(rows)
     return np.round(20 + 3 * signal, decimals)
+
+
+def recording(names: tuple[str, ...], time_s: Floats, values: Floats) -> Dataset:
+    """One stretch, kept as `load` keeps it."""
+    store = RowStore(len(names))
+    store.append(Rows(time_s, values, np.arange(len(time_s)), True))
+    stretch = Stretch(StoredRows(store, 0, len(store)), None, 0)
+    return Dataset(tuple(map(Channel, names)), 1.0, 5.0, (stretch,), (), ())
 
 
 def graded(column: Floats, rate_hz: float = 1.0) -> ChannelGrade:
@@ -157,11 +167,9 @@ def test_the_recording_s_own_ills_are_told_beside_the_channels_and_in_the_senten
     held = np.arange(ROWS) % 10 == 9
     time_s[held] = time_s[np.flatnonzero(held) - 1]  # each tenth row was not recorded
     values = np.column_stack((course(1), np.full(ROWS, 7.0)))
-    found = quality(
-        (Channel("a"), Channel("dead")), 1.0, [[(time_s[:3000], values[:3000]), (time_s[3000:], values[3000:])]]
-    )
+    found = quality(recording(("a", "dead"), time_s, values))
     assert {finding.kind for finding in found.findings} == {"missing", "jitter"}
     assert (found.rows, found.stretches) == (ROWS, 1)
     assert found.sentence.startswith("1 of 2 channels are clean. Leave out dead (constant) with --columns")
-    even = quality((Channel("a"),), 1.0, [[(np.arange(ROWS, dtype=float), values[:, :1])]])
+    even = quality(recording(("a",), np.arange(ROWS, dtype=float), values[:, :1]))
     assert (even.jitter, even.findings, even.sentence) == (0.0, (), "The channel is clean.")

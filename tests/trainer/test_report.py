@@ -13,9 +13,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tocsin.core.threshold import k_table, mu_sigma
-from tocsin.records import Channel, Floats
+from tocsin.records import Channel, Floats, Rows
 from tocsin_trainer import report_data, report_detection, report_model
 from tocsin_trainer.card import model_card
+from tocsin_trainer.dataset import Dataset
 from tocsin_trainer.markup import moment
 from tocsin_trainer.metrics import baseline_figures, label_figures
 from tocsin_trainer.metrics_file import Document
@@ -23,6 +24,7 @@ from tocsin_trainer.mistakes import all_events, worst_errors
 from tocsin_trainer.quality import quality
 from tocsin_trainer.report import metrics_json, page, summary_table, write_report
 from tocsin_trainer.results import Candidate, Choice, Gate, Played, TrainingResult
+from tocsin_trainer.stretch import Stretch
 from tocsin_trainer.verdict import verdict
 
 LENGTH, HOP = 32, 4
@@ -320,7 +322,8 @@ def graded(result: TrainingResult) -> TrainingResult:
     values = np.column_stack(
         (clean, np.full(len(t), 3.0), -clean, np.where(t < 100, 0.4321, rng.random(len(t)).cumsum()))
     )
-    found = quality(result.channels, result.sample_rate_hz, [[(t, values)]])
+    stretch = Stretch(Rows(t, values, np.arange(len(t)), True), None, 0)
+    found = quality(Dataset(result.channels, result.sample_rate_hz, 5.0, (stretch,), (), ()))
     promise = {
         "asked": 1.0, "promised": None, "interval": (0.0, 44.3), "needed_hours": 72.0,
         "sentence": "At most 1 false alarm a day cannot be promised: 2 hours of 72 are there.",

@@ -162,15 +162,7 @@ def false_alarms(played: Played) -> tuple[int, float | None]:
     label = played.row_label if played.row_label is not None else np.zeros(len(played.row_time_s), np.bool_)
     bad = played.row_time_s[label]
     false = sum(not np.any((bad >= start) & (bad <= stop)) for start, stop in played.alarms)
-    running_s = normal_s(played)
-    return false, false * 86400 / running_s if running_s > 0 else None
-
-
-def normal_s(played: Played) -> float:
-    """Seconds of unlabelled running; gaps do not count."""
-    rows = len(played.row_time_s) if played.row_label is None else int(np.count_nonzero(~played.row_label))
-    step = float(np.median(np.diff(played.row_time_s))) if len(played.row_time_s) > 1 else 0.0
-    return step * rows
+    return false, false * 86400 / played.running_s if played.running_s > 0 else None
 
 
 def cut(played: Played, start_s: float, stop_s: float, title: str) -> Played:
@@ -189,6 +181,7 @@ def cut(played: Played, start_s: float, stop_s: float, title: str) -> Played:
         row_label=None if played.row_label is None else played.row_label[rows],
         window_label=None if played.window_label is None else played.window_label[windows],
         row_score=None if played.row_score is None else played.row_score[rows],
+        row_count=0,
         alarms=tuple((max(a, start_s), min(b, stop_s)) for a, b in played.alarms if a <= stop_s and b >= start_s),
     )
 

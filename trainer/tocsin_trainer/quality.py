@@ -31,11 +31,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tocsin.records import Channel, Floats
+from tocsin_trainer.dataset import VIBRATION_HZ, Dataset
 from tocsin_trainer.markup import part
 from tocsin_trainer.results import ChannelGrade, DataQuality, Finding
 
 BLOCK = 65_536  # rows looked at together
-VIBRATION_HZ = 400.0
 LEVELS = 32  # distinct values up to which a channel counts as coarse
 FEW_LEVELS = 8
 HOPS = 0.1  # part of the rows at which a switch's state may change
@@ -56,29 +56,19 @@ _LIMITS: dict[str, tuple[float, ...]] = {  # B, C, D from
 }
 
 
-def quality(
-    channels: tuple[Channel, ...], rate_hz: float, stretches: Iterable[Iterable[tuple[Floats, Floats]]]
-) -> DataQuality:
-    """Grades of the channels, and what ails the recording as a whole.
-
-    Args:
-        channels: C, in the order of the columns.
-        rate_hz: of the grid.
-        stretches: each gives (time_s (m,), values (m, C)) blocks of rows without a gap, one after another; a row whose
-            time is that of the row before holds older values.
-    """
-    grader, clock, count = Grader(channels, rate_hz), _Clock(rate_hz), 0
-    for blocks in stretches:
+def quality(dataset: Dataset) -> DataQuality:
+    """Grades of the channels, and what ails the recording as a whole; rows are read once, in pieces."""
+    grader, clock = Grader(dataset.channels, dataset.sample_rate_hz), _Clock(dataset.sample_rate_hz)
+    for stretch in dataset.stretches:
         clock.restart()
-        count += 1
-        for time_s, values in blocks:
-            for start in range(0, len(time_s), BLOCK):
+        for rows in stretch.blocks():
+            for start in range(0, len(rows), BLOCK):
                 cut = slice(start, start + BLOCK)
-                clock.push(time_s[cut])
-                grader.push(values[cut])
-    grades = grader.grades()
-    findings = clock.findings()
-    return DataQuality(grades, grader.rows, count, clock.jitter(), findings, _sentence(grades, findings))
+                clock.push(rows.time_s[cut])
+                grader.push(rows.values[cut])
+    grades, findings = grader.grades(), clock.findings()
+    sentence = _sentence(grades, findings)
+    return DataQuality(grades, grader.rows, len(dataset.stretches), clock.jitter(), findings, sentence)
 
 
 def grade(channels: tuple[Channel, ...], blocks: Iterable[Floats], rate_hz: float = 1.0) -> tuple[ChannelGrade, ...]:

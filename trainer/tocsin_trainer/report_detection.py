@@ -26,7 +26,7 @@ def parts(result: TrainingResult) -> str:
     for played in shown:
         false, daily = false_alarms(played)
         over = float((played.score >= limit).mean())
-        rows.append([played.title, len(played.row_time_s), len(played.score), over, len(played.alarms), false, daily])
+        rows.append([played.title, len(played), len(played.score), over, len(played.alarms), false, daily])
     heads = ["part", "rows", "windows", "share at the threshold or above", "alarms", "touching no label", "these a day"]
     drawn = [
         f"<h3>{text(played.title)}</h3>\n"

@@ -6,7 +6,7 @@ Rules: a check is good, or needs a look; nothing is good because it was not meas
 from dataclasses import dataclass
 
 from tocsin_trainer.markup import duration, number, part, plural
-from tocsin_trainer.mistakes import false_alarms, labelled_events, normal_s
+from tocsin_trainer.mistakes import false_alarms, labelled_events
 from tocsin_trainer.results import Candidate, TrainingResult
 
 DAY_S = 86400.0
@@ -77,7 +77,7 @@ def _labelled(result: TrainingResult) -> list[Check]:
         delays = sorted(event.alarm_after_s for event in events if event.alarm_after_s is not None)
         words += f", half of them within {duration(delays[len(delays) // 2])}." if delays else "."
         checks.append(Check(found == len(events), words))
-    false, running = sum(false_alarms(p)[0] for p in parts), sum(normal_s(p) for p in parts)
+    false, running = sum(false_alarms(p)[0] for p in parts), sum(p.running_s for p in parts)
     if running > 0:
         words = f"{plural(false, 'alarm')} touched no label in {duration(running)} of unlabelled running"
         rate = f": {number(false * DAY_S / running)} a day" if running >= DAY_S else ""
@@ -95,7 +95,7 @@ def _labelled(result: TrainingResult) -> list[Check]:
 def _unlabelled(result: TrainingResult) -> list[Check]:
     """Alarms on normal running that no limit and no weight was fitted to."""
     parts = [p for p in result.chosen.played if p.row_label is None and p.title != "calibration" and len(p.row_time_s)]
-    alarms, running = sum(len(p.alarms) for p in parts), sum(normal_s(p) for p in parts)
+    alarms, running = sum(len(p.alarms) for p in parts), sum(p.running_s for p in parts)
     if not parts or running <= 0:
         return []
     words = f"{plural(alarms, 'alarm')} on {duration(running)} of normal running that nothing was fitted to"
