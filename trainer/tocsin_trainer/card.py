@@ -11,8 +11,7 @@ from importlib import metadata
 
 from tocsin import __version__
 from tocsin_trainer.markup import number, part, size
-from tocsin_trainer.metrics_file import FIGURES
-from tocsin_trainer.report_model import cost_figures, origin, why_not
+from tocsin_trainer.reasons import FIGURES, cost_figures, origin, why_not
 from tocsin_trainer.results import TrainingResult
 from tocsin_trainer.verdict import verdict
 

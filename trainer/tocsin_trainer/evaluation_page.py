@@ -6,8 +6,8 @@ from tocsin_trainer.evaluation import QUANTILES, Episode, Evaluation, FileFigure
 from tocsin_trainer.evaluation_text import ORACLE, alarm_words
 from tocsin_trainer.figures import played_picture, played_words
 from tocsin_trainer.markup import DASH, figure, number, table, text
+from tocsin_trainer.reasons import FIGURES
 from tocsin_trainer.recorded import clock
-from tocsin_trainer.report import FIGURES
 from tocsin_trainer.sheet import sheet
 
 MAX_PICTURES, MAX_EVENTS, MAX_ERRORS = 12, 60, 20

@@ -13,29 +13,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, all_events, worst_errors
-from tocsin_trainer.report_model import cost_figures, further, why_not
+from tocsin_trainer.reasons import cost_figures, further, why_not
 from tocsin_trainer.results import Candidate, TrainingResult
 from tocsin_trainer.verdict import verdict
-
-FIGURES = {  # of `tocsin_trainer.metrics`, as they are told
-    "vus_pr": "VUS-PR",
-    "average_precision": "average precision",
-    "roc_auc": "ROC-AUC",
-    "f1": "F1 at the threshold",
-    "precision": "precision",
-    "recall": "recall",
-    "far": "false alarm rate, rows",
-    "mar": "missed alarm rate, rows",
-    "events": "labelled events",
-    "found": "events found",
-    "missed": "events missed",
-    "event_recall": "event recall",
-    "false_events": "false events",
-    "false_events_per_day": "false events a day",
-    "delay_rows": "median delay, rows",
-    "delay_s": "median delay, s",
-    "best_f1": "best F1 (oracle: a limit that only the test labels could tell)",
-}
 
 Number = float | None
 Figures = dict[str, Number]

@@ -6,18 +6,16 @@ The first screen is for whoever decides (what ships, what it promises, how well 
 for whoever doubts it.
 """
 
-import base64
-import hashlib
-import os
 import re
-from importlib import resources
 from pathlib import Path
 
 from tocsin_trainer import report_data, report_detection, report_model
 from tocsin_trainer.markup import number, part, size, text
-from tocsin_trainer.metrics_file import FIGURES, metrics_json, summary_table
+from tocsin_trainer.metrics_file import metrics_json, summary_table
 from tocsin_trainer.mistakes import all_events
+from tocsin_trainer.reasons import FIGURES, cost_figures, origin
 from tocsin_trainer.results import TrainingResult
+from tocsin_trainer.sheet import sheet, write_page
 from tocsin_trainer.verdict import verdict
 
 __all__ = ["metrics_json", "page", "summary_table", "write_report"]
@@ -42,30 +40,17 @@ def write_report(result: TrainingResult, path: Path) -> None:
     """Writes the page, whole or not at all.
 
     Raises:
-        OSError: the folder is not there or cannot be written.
+        TocsinError: the folder is not there or cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(page(result))
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    write_page(path, page(result))
 
 
 def page(result: TrainingResult) -> str:
     """The whole page."""
-    css = resources.files("tocsin_trainer").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     body = "".join(section(result) for section in _SECTIONS)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{text(result.asset)} {text(result.version)}: training report</title>\n<style>{css}</style>\n"
-        f"</head>\n<body>\n{_head(result)}{_contents(body)}{body}</main>\n</body>\n</html>\n"
-    )
+    kind = f"Training report · version {result.version} · {result.created}"
+    title = f"{result.asset} {result.version}: training report"
+    return sheet(title, kind, result.asset, _head(result) + _contents(body) + body)
 
 
 def _head(result: TrainingResult) -> str:
@@ -80,13 +65,11 @@ def _head(result: TrainingResult) -> str:
     lede = (
         f"Ships <b>{text(chosen.family)}</b> in <b>{text(chosen.precision)}</b>: {size(chosen.bytes)}, "
         f"{number(chosen.latency_us)} µs a window on the training machine, threshold {number(chosen.threshold.value)} "
-        f"({text(report_model.origin(chosen))})."
+        f"({text(origin(chosen))})."
     )
     terms = "".join(f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in _tiles(result).items())
     command = result.extra.get("next_command", f"tocsin model verify {result.asset}-{result.version}.tocsin")
     return (
-        f'<header><p class="kind">Training report · version {text(result.version)} · {text(result.created)}</p>\n'
-        f"<h1>{text(result.asset)}</h1></header>\n<main>\n"
         f'<section id="verdict" class="verdict {state}">\n<h2>{text(found.headline)}</h2>\n<p class="lede">{lede}</p>\n'
         f'<ul class="checks">\n{checks}</ul>\n<p class="next">Next:</p>\n<pre><code>{text(command)}</code></pre>\n'
         f'</section>\n<dl class="tiles">{terms}</dl>\n'
@@ -101,7 +84,7 @@ def _tiles(result: TrainingResult) -> dict[str, str]:
     if events:
         tiles["labelled events found"] = f"{sum(event.found for event in events)} of {len(events)}"
     tiles |= {FIGURES[key]: number(chosen.figures[key]) for key in ("vus_pr", "f1") if key in chosen.figures}
-    share = report_model.cost_figures(result)["core_share"]
+    share = cost_figures(result)["core_share"]
     return tiles | {
         "separation of injected anomalies": number(chosen.separation),
         "of one core, this machine": part(share),

@@ -2,8 +2,8 @@
 
 from tocsin_trainer.figures import played_picture, played_words
 from tocsin_trainer.markup import duration, figure, moment, number, part, plural, section, table, text, wide_table
-from tocsin_trainer.metrics_file import FIGURES
 from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, all_events, cut, false_alarms, shown_parts, worst_errors
+from tocsin_trainer.reasons import FIGURES
 from tocsin_trainer.results import Played, TrainingResult
 
 MAX_PARTS = 6

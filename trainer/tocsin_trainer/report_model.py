@@ -1,21 +1,12 @@
 """The report's sections on the models: candidates, limit, float against converted, training, cost on the device."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tocsin_trainer.figures import agreement_picture, histogram_picture, training_picture
 from tocsin_trainer.markup import figure, number, part, section, size, table, text
+from tocsin_trainer.reasons import cost_figures, further, origin, why_not
 from tocsin_trainer.results import Candidate, TrainingResult
-
-AGENT_RSS_MB = 70  # of an agent that scores one asset, as benchmarks/device_footprint.py measures it on x86-64
-_SHOWN = {
-    *("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "train_loss"),
-    *("validation_loss", "gate", "threshold", "threshold_float", "separation", "figures", "figures_float", "played"),
-    *("float_scores", "converted_scores", "seconds", "chosen", "why_not"),
-}
 
 
 def candidates(result: TrainingResult) -> str:
@@ -73,37 +64,6 @@ def _details(result: TrainingResult) -> str:
     body += [[name, *(extra.get(name) for extra in extras)] for name in sorted({key for e in extras for key in e})]
     heads = ["", *(f"{c.family} ✓ ships" if c.chosen else c.family for c in everyone)]
     return table(heads, body, marked=[False, *(c.chosen for c in everyone)])
-
-
-def further(candidate: Candidate) -> dict[str, float | str]:
-    """Fields of a candidate that have no place of their own, by name; what is absent is left out."""
-    out: dict[str, float | str] = {}
-    for each in dataclasses.fields(candidate):
-        value = getattr(candidate, each.name)
-        if each.name in _SHOWN:
-            continue
-        items = value.items() if isinstance(value, dict) else [(None, value)]
-        for key, item in items:
-            if isinstance(item, int | float | str | np.number) and not isinstance(item, bool) and item != "":
-                name = each.name.replace("_", " ")
-                out[name if key is None else f"{name}, {key}"] = item if isinstance(item, str) else float(item)
-    return out
-
-
-def why_not(candidate: Candidate, result: TrainingResult) -> str:
-    """Why another one ships; as the run says, or what the numbers say."""
-    if candidate.why_not:
-        return candidate.why_not
-    if not candidate.gate.passed:
-        return f"refused by the gate: {candidate.gate.reason or 'decisions differ'}"
-    chosen = result.chosen
-    gain = candidate.separation - chosen.separation
-    cost = f"{size(candidate.bytes)} and {number(candidate.latency_us)} µs"
-    against = f"{size(chosen.bytes)} and {number(chosen.latency_us)} µs of {chosen.family}"
-    if gain < -5e-4:
-        return f"separates {-gain:.3f} less than {chosen.family}"
-    better = f"separates {gain:.3f} more" if gain > 5e-4 else "separates as well"
-    return f"{better}, which was not enough to be taken at {cost} against {against}"
 
 
 def threshold(result: TrainingResult) -> str:
@@ -164,31 +124,6 @@ def cost(result: TrainingResult) -> str:
     note = "A small board takes several times as long. <code>tocsin model bench</code> measures it there."
     body = table(["", "takes", "which is"], rows) + f'<p class="note">{note}</p>\n'
     return section("cost", "Cost on the device", body)
-
-
-def cost_figures(result: TrainingResult) -> dict[str, float]:
-    """`bytes`, `window_us`, `windows_per_s`, `core_share` (0 to 1), `rss_mb` (10⁶ bytes, estimate)."""
-    per_s = result.sample_rate_hz / result.hop
-    buffers = 3 * 8 * result.length * len(result.channels)  # the window in engineering units, prepared and rebuilt
-    return {
-        "bytes": result.chosen.bytes,
-        "window_us": result.chosen.latency_us,
-        "windows_per_s": per_s,
-        "core_share": result.chosen.latency_us * per_s / 1e6,
-        "rss_mb": AGENT_RSS_MB + (3 * result.chosen.bytes + buffers) / 1e6,
-    }
-
-
-def origin(candidate: Candidate) -> str:
-    """Where its limit comes from, in words."""
-    limit, windows = candidate.threshold, len(candidate.converted_scores)
-    p = limit.parameters
-    if limit.method == "mu_sigma" and "k" in p:
-        return f"mean + {p['k']:g} σ of {windows:,} calibration scores"
-    if limit.method == "quantile" and "q" in p:
-        return f"{100 * p['q']:g} % quantile of {windows:,} calibration scores × {p.get('margin', 1):g}"
-    values = "".join(f", {key} {value:.4g}" for key, value in p.items() if isinstance(value, int | float))
-    return f"method {limit.method}{values}"
 
 
 def _why(result: TrainingResult) -> str:
