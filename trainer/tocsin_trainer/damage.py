@@ -1,5 +1,6 @@
 """What would spoil a model, found while a file is read: blocks come in, the first complaint stops the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ class Damage:
             f"if the stamps are too coarse, {MEND} keep the first of them"
         )
 
-    def _missing(self, c: int, flags: Bools, lines: list[int]) -> None:
+    def _missing(self, c: int, flags: Bools, lines: Sequence[int]) -> None:
         """Follows the runs of missing values of one channel."""
         edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
         runs = [(lines[start], stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -4,14 +4,14 @@ Rules: a block is read the fast way, and cell by cell only where that fails, to 
 line and column and what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tocsin.errors import DataError
 from tocsin.recordings.cells import MISSING, to_number, to_times
 from tocsin.recordings.table import Table, TableBlock
-from tocsin.recordings.text import Translated, next_lines, numbered_lines, opened, split_fields
+from tocsin.recordings.text import Translated, next_lines, not_empty, opened, split_fields
 from tocsin.records import Floats, SampleBlock
 
 LARGEST = 1e15  # its square still fits float32, and no sensor says more
@@ -26,14 +26,14 @@ def read_table(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBl
     """
     done = 0
     with opened(table.path) as handle, Translated(table.path):
-        numbered = numbered_lines(table.path, handle)
-        header = table.header_lines
-        while chunk := next_lines(numbered, block_lines):
-            kept = [(number, line) for number, line in chunk if line.strip()]
-            kept, header = kept[header:], max(0, header - len(kept))
-            if kept:
-                yield _parse(table, [number for number, _ in kept], [line for _, line in kept], done)
-                done += len(kept)
+        header, first = table.header_lines, 1
+        while chunk := next_lines(table.path, handle, first, block_lines):
+            numbers, lines = not_empty(chunk, first)
+            first += len(chunk)
+            before, header = header, max(0, header - len(lines))
+            if lines[before:]:
+                yield _parse(table, numbers[before:], lines[before:], done)
+                done += len(lines[before:])
     if not done:
         raise DataError(f"{table.path}: no rows after the header line: expected rows of numbers")
 
@@ -61,37 +61,32 @@ def check_rate(table: Table, time_s: Floats, sample_rate_hz: float) -> None:
         )
 
 
-def _parse(table: Table, numbers: list[int], lines: list[str], first: int) -> TableBlock:
+def _parse(table: Table, numbers: Sequence[int], lines: list[str], first: int) -> TableBlock:
     """One chunk; the fast way first, cell by cell only where that fails, to say where."""
     wanted = [*table.value_columns, *([] if table.label_column is None else [table.label_column])]
     fields: list[list[str]] | None = None
-    quoted = any('"' in line for line in lines)
-    if quoted or table.separator == " ":
-        fields = split_fields(table.path, numbers, lines, table.separator)
-        numeric = None
-    else:
+    numeric: Floats | None = None
+    quoted = table.separator == " " or '"' in "".join(lines)
+    if not quoted and {line.count(table.separator) for line in lines} == {table.width - 1}:
         numeric = _fast(table, lines, wanted)
-    if fields is None and (
-        numeric is None
-        or table.time_column is not None
-        or any(line.count(table.separator) >= table.width for line in lines)  # the fast way overlooks them
-    ):
-        fields = [line.rstrip("\r\n").split(table.separator) for line in lines]
-    if fields is not None:
+    if numeric is None:
+        if quoted:
+            fields = split_fields(table.path, numbers, lines, table.separator)
+        else:
+            fields = [line.rstrip("\r\n").split(table.separator) for line in lines]
         _check_width(table, numbers, fields)
-    if numeric is None and fields is not None:
         numeric = _cells(table, numbers, fields, wanted)
-    assert numeric is not None
     values = numeric[:, : len(table.value_columns)]
     _check_size(table, numbers, values)
-    if table.time_column is None or fields is None:
-        time_s = (first + np.arange(len(lines))) / (table.rate_hz or 1.0)
+    time_s = (first + np.arange(len(lines))) / (table.rate_hz or 1.0)
+    if (place := table.time_column) is None:
         stamps = [repr(t) for t in time_s.tolist()]
     else:
-        stamps = [row[table.time_column].strip() for row in fields]
-        if table.rate_hz is not None:
-            time_s = (first + np.arange(len(lines))) / table.rate_hz
+        if fields is None:
+            stamps = [line.split(table.separator, place + 1)[place].strip() for line in lines]
         else:
+            stamps = [row[place].strip() for row in fields]
+        if table.rate_hz is None:
             time_s = _times(table, numbers, stamps)
     label = None if table.label_column is None else np.nan_to_num(numeric[:, -1]) > 0
     return TableBlock(SampleBlock(time_s, values), stamps, numbers, label)
@@ -106,7 +101,7 @@ def _fast(table: Table, lines: list[str], wanted: list[int]) -> Floats | None:
         return None
 
 
-def _cells(table: Table, numbers: list[int], fields: list[list[str]], wanted: list[int]) -> Floats:
+def _cells(table: Table, numbers: Sequence[int], fields: list[list[str]], wanted: list[int]) -> Floats:
     out = np.empty((len(fields), len(wanted)))
     for i, row in enumerate(fields):
         for j, column in enumerate(wanted):
@@ -124,7 +119,7 @@ def _cells(table: Table, numbers: list[int], fields: list[list[str]], wanted: li
     return out
 
 
-def _check_width(table: Table, numbers: list[int], fields: list[list[str]]) -> None:
+def _check_width(table: Table, numbers: Sequence[int], fields: list[list[str]]) -> None:
     for number, row in zip(numbers, fields, strict=True):
         if len(row) != table.width:
             raise DataError(
@@ -133,7 +128,7 @@ def _check_width(table: Table, numbers: list[int], fields: list[list[str]]) -> N
             )
 
 
-def _check_size(table: Table, numbers: list[int], values: Floats) -> None:
+def _check_size(table: Table, numbers: Sequence[int], values: Floats) -> None:
     with np.errstate(invalid="ignore"):
         wild = np.abs(values) > LARGEST
     if wild.any():
@@ -144,7 +139,7 @@ def _check_size(table: Table, numbers: list[int], values: Floats) -> None:
         )
 
 
-def _times(table: Table, numbers: list[int], stamps: list[str]) -> Floats:
+def _times(table: Table, numbers: Sequence[int], stamps: list[str]) -> Floats:
     """Epoch seconds of the stamps."""
     try:
         if table.time_kind == "epoch":

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from tocsin.errors import DataError
 from tocsin.recordings.cells import MISSING, is_number, is_time, to_number, to_times
 from tocsin.recordings.table import Table, TableOptions, channel_key, split_unit
-from tocsin.recordings.text import Translated, numbered_lines, opened, split_fields
+from tocsin.recordings.text import Translated, next_lines, not_empty, opened, split_fields
 from tocsin.records import Channel
 
 SEPARATORS = (",", ";", "\t", "|", " ")
@@ -32,8 +32,7 @@ def open_table(path: Path, options: TableOptions, channels: tuple[Channel, ...] 
         DataError: empty, not a table, or without a column that is needed.
     """
     with opened(path) as handle, Translated(path):
-        kept = [(number, line) for number, line in islice(numbered_lines(path, handle), SNIFF_LINES) if line.strip()]
-    numbers, head = [number for number, _ in kept], [line for _, line in kept]
+        numbers, head = not_empty(next_lines(path, handle, 1, SNIFF_LINES), 1)
     if not head:
         raise DataError(f"{path}: the file is empty: expected a header line and rows of numbers")
     if "\x00" in "".join(head[:5]):
@@ -130,7 +129,7 @@ def _time_form(
     body: list[list[str]],
     column: int | None,
     decimal_comma: bool,
-    numbers: list[int],
+    numbers: Sequence[int],
 ) -> tuple[str, float]:
     if column is None:
         return "rows", 1.0

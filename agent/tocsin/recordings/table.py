@@ -1,6 +1,7 @@
 """How a table is written, as values, and the names of its columns."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class TableBlock:
 
     block: SampleBlock
     stamps: list[str]
-    lines: list[int]
+    lines: Sequence[int]
     label: Bools | None
 
 

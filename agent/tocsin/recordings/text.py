@@ -7,8 +7,9 @@ the csv module says of a file becomes a `DataError` that names it.
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator
-from itertools import count, islice
+from collections.abc import Sequence
+from functools import partial
+from itertools import compress, islice
 from pathlib import Path
 from typing import IO
 
@@ -18,30 +19,41 @@ BLOCK_SIZE = 1 << 24  # characters
 MAX_LINE = 1 << 20  # characters; no table has longer rows, but a damaged file may be one endless line
 
 
-def numbered_lines(path: Path, handle: IO[str]) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, from 1; none is read past what a line may be."""
-    for number in count(1):
-        line = handle.readline(MAX_LINE + 1)
-        if len(line) > MAX_LINE:
-            raise DataError(f"{path}: line {number} is longer than {MAX_LINE} characters: expected rows of numbers")
-        if not line:
-            return
-        yield number, line
+def next_lines(path: Path, handle: IO[str], first: int, most: int) -> list[str]:
+    """The next lines, at most so many, and less where they are long; none is read past what a line may be.
 
+    Args:
+        path: named in the complaint.
+        handle: of the file.
+        first: number of the next line, from 1.
+        most: lines.
 
-def next_lines(lines: Iterator[tuple[int, str]], most: int) -> list[tuple[int, str]]:
-    """The next lines, at most so many, and less where they are long."""
-    block: list[tuple[int, str]] = []
+    Raises:
+        DataError: a line is too long.
+    """
+    block: list[str] = []
     size = 0
-    for number, line in islice(lines, most):
-        block.append((number, line))
+    for line in islice(iter(partial(handle.readline, MAX_LINE + 1), ""), most):
+        block.append(line)
         size += len(line)
+        if len(line) > MAX_LINE:
+            number = first + len(block) - 1
+            raise DataError(f"{path}: line {number} is longer than {MAX_LINE} characters: expected rows of numbers")
         if size > BLOCK_SIZE:
             break
     return block
 
 
-def split_fields(path: Path, numbers: list[int], lines: list[str], separator: str) -> list[list[str]]:
+def not_empty(lines: list[str], first: int) -> tuple[Sequence[int], list[str]]:
+    """Lines that hold something, with their numbers; the first of all is `first`."""
+    numbers = range(first, first + len(lines))
+    if all(map(str.strip, lines)):
+        return numbers, lines
+    kept = [line.strip() != "" for line in lines]
+    return list(compress(numbers, kept)), list(compress(lines, kept))
+
+
+def split_fields(path: Path, numbers: Sequence[int], lines: list[str], separator: str) -> list[list[str]]:
     """The fields of each line, quoted or not."""
     rows: list[list[str]] = []
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
