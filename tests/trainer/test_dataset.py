@@ -19,6 +19,7 @@ from tocsin_trainer.dataset import (
     Stretch,
     choose_window,
     load,
+    most_windows,
     pieces,
     some_windows,
     split,
@@ -321,3 +322,9 @@ def test_pieces_lie_evenly_over_what_is_too_long_to_be_scored_whole() -> None:
     assert 4_500 <= sum(map(len, some)) <= 5_500 and all(len(piece) >= 40 for piece in some)
     starts = np.array([piece.rows.values[0, 0] for piece in some])
     assert np.ptp(starts) > 45_000 and np.diff(starts).max() < 2_000
+
+
+def test_large_windows_are_fewer() -> None:
+    assert most_windows(40, 8, 8000) == 8000
+    assert 2000 < most_windows(2048, 8, 8000) < 2100
+    assert most_windows(4096, 1000, 8000) == 100

@@ -28,6 +28,8 @@ PERIOD_ROWS = 8192  # a period is looked for in so many
 PARTS = (0.70, 0.20, 0.10)  # train, calibration, test
 RATE_ROWS = 1 << 17  # the rate is found by the first so many rows of a recording
 READ_ROWS = 1 << 14  # windows that begin within so many rows are read together
+WINDOW_BYTES = 1 << 28  # that raw windows may take; what is made of them takes a few times that
+FEWEST_WINDOWS = 100
 PIECES = 64  # that stand for a recording too long to be scored whole
 
 
@@ -279,6 +281,11 @@ def split(dataset: Dataset, length: int, hop: int) -> Split:
 def windows(stretches: tuple[Stretch, ...], length: int, stride: int) -> Floats:
     """(N, T, C) windows of all stretches, one every `stride` rows."""
     return _windows(stretches, length, [np.arange(0, len(s) - length + 1, stride) for s in stretches])
+
+
+def most_windows(length: int, channels: int, most: int) -> int:
+    """At most `most`, and only as many (T, C) windows as a quarter of a gigabyte holds; a hundred at the least."""
+    return min(most, max(FEWEST_WINDOWS, WINDOW_BYTES // (8 * length * channels)))
 
 
 def some_windows(stretches: tuple[Stretch, ...], length: int, stride: int, most: int, seed: int) -> Floats:
