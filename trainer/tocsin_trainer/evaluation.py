@@ -22,6 +22,7 @@ from tocsin_trainer import metrics
 from tocsin_trainer.evaluate import bare_scores, baselines, figures, play
 from tocsin_trainer.figure_names import HIGHER, LOWER
 from tocsin_trainer.labels import Interval
+from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, labelled_events, normal_peaks
 from tocsin_trainer.recorded import Recorded, grid_of
 from tocsin_trainer.results import Played
 
@@ -116,6 +117,18 @@ class Evaluation:
         """Mean figures of what is always on, and of random scores."""
         names = [name for file in self.files for name in file.baselines]
         return {name: mean([file.baselines.get(name, {}) for file in self.files]) for name in dict.fromkeys(names)}
+
+    def events(self) -> tuple[LabelledEvent, ...]:
+        """The labelled events of all files, found or missed."""
+        channels = self.bundle.manifest.channels
+        return tuple(e for file in self.labelled for e in labelled_events(file.played, channels, self.limit))
+
+    def false_alarms(self, most: int) -> tuple[NormalPeak, ...]:
+        """The windows of normal running that score highest, of all labelled files, highest first."""
+        manifest = self.bundle.manifest
+        span_s = manifest.length / manifest.sample_rate_hz
+        peaks = [normal_peaks(file.played, manifest.channels, self.limit, span_s, most) for file in self.labelled]
+        return tuple(sorted((peak for each in peaks for peak in each), key=lambda peak: -peak.ratio)[:most])
 
     @property
     def limit(self) -> float:
@@ -213,73 +226,6 @@ def mean(figures: list[dict[str, float]]) -> dict[str, float]:
     """
     keys = dict.fromkeys(key for each in figures for key in each)
     return {key: float(np.mean([each[key] for each in figures if key in each])) for key in keys}
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A labelled event, or a run of rows over the limit that touches none.
-
-    Attributes:
-        file: title of the recording.
-        start_s: its first row.
-        end_s: its last row.
-        ratio: highest score / limit inside.
-        at_s: when that was.
-        channel: index of the channel with the largest part there.
-        share: that part, 0 to 1.
-        found: a row was over the limit; for false ones always.
-        alarm_s: when the alarm was first on inside, or None.
-    """
-
-    file: str
-    start_s: float
-    end_s: float
-    ratio: float
-    at_s: float
-    channel: int
-    share: float
-    found: bool
-    alarm_s: float | None
-
-
-def events(file: FileFigures, limit: float) -> tuple[Episode, ...]:
-    """The labelled events, in order of time."""
-    played = file.played
-    if played.row_label is None:
-        return ()
-    starts, stops = metrics.runs(played.row_label)
-    return tuple(_episode(played, limit, a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True))
-
-
-def false_events(file: FileFigures, limit: float) -> tuple[Episode, ...]:
-    """Runs over the limit that touch no label, worst first."""
-    played = file.played
-    if played.row_label is None:
-        return ()
-    starts, stops = metrics.runs(over_limit(played, limit))
-    false = [(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True) if not played.row_label[a:b].any()]
-    return tuple(sorted((_episode(played, limit, a, b) for a, b in false), key=lambda each: -each.ratio))
-
-
-def _episode(played: Played, limit: float, start: int, stop: int) -> Episode:
-    assert played.row_score is not None
-    time_s, inside = played.row_time_s, slice(start, stop)
-    peak = start + int(np.argmax(played.row_score[inside]))
-    window = max(0, int(np.searchsorted(played.end_s, time_s[peak], side="right")) - 1)
-    on = np.flatnonzero(alarm_on(played)[inside])
-    channel = int(np.argmax(played.share[window]))
-    ratio = float(played.row_score[peak]) / limit
-    return Episode(
-        file=played.title,
-        start_s=float(time_s[start]),
-        end_s=float(time_s[stop - 1]),
-        ratio=ratio,
-        at_s=float(played.end_s[window]),
-        channel=channel,
-        share=float(played.share[window, channel]),
-        found=ratio >= 1.0,
-        alarm_s=float(time_s[start + on[0]]) if len(on) else None,
-    )
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

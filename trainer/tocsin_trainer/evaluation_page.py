@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tocsin_trainer.evaluation import QUANTILES, Episode, Evaluation, FileFigures, events, false_events
+from tocsin_trainer.evaluation import QUANTILES, Evaluation, FileFigures
 from tocsin_trainer.evaluation_text import ORACLE, alarm_words
 from tocsin_trainer.figures import played_picture, played_words
-from tocsin_trainer.markup import DASH, figure, number, table, text
+from tocsin_trainer.markup import duration, figure, number, part, table, text
 from tocsin_trainer.reasons import FIGURES
 from tocsin_trainer.recorded import clock
 from tocsin_trainer.sheet import sheet
@@ -76,37 +76,33 @@ def _courses(evaluation: Evaluation) -> str:
 
 
 def _events(evaluation: Evaluation) -> str:
-    found = [each for file in evaluation.labelled for each in events(file, evaluation.limit)]
-    if not found:
-        return ""
-    heads = ["event", "file", "lasts, s", "found", "alarm after, s", "highest ratio", "mostly"]
+    heads = ["from", "file", "lasts", "outcome", "alarm after", "highest ratio", "mostly"]
     rows = [
         [
-            clock(each.start_s), each.file, each.end_s - each.start_s, "found" if each.found else "missed",
-            None if each.alarm_s is None else each.alarm_s - each.start_s, each.ratio, _mostly(evaluation, each),
+            clock(each.start_s),
+            each.part,
+            duration(each.end_s - each.start_s),
+            "✓ found" if each.found else "✗ missed",
+            None if each.alarm_after_s is None else duration(each.alarm_after_s),
+            each.ratio,
+            _mostly(each.channels),
         ]
-        for each in found
-    ]  # fmt: skip
-    return "<h2>Events found and missed</h2>\n" + _longest(heads, rows, MAX_EVENTS)
+        for each in evaluation.events()
+    ]
+    return "<h2>Events found and missed</h2>\n" + _longest(heads, rows, MAX_EVENTS) if rows else ""
 
 
 def _errors(evaluation: Evaluation) -> str:
-    false = [each for file in evaluation.labelled for each in false_events(file, evaluation.limit)]
-    if not false:
+    peaks = evaluation.false_alarms(MAX_ERRORS)
+    if not peaks:
         return ""
-    heads = ["highest at", "file", "lasts, s", "alarm", "ratio", "mostly"]
-    rows = [
-        [
-            clock(each.at_s), each.file, each.end_s - each.start_s,
-            DASH if each.alarm_s is None else "raised", each.ratio, _mostly(evaluation, each),
-        ]
-        for each in sorted(false, key=lambda each: -each.ratio)
-    ]  # fmt: skip
+    heads = ["window ends", "file", "what", "ratio", "mostly"]
+    rows = [[clock(each.at_s), each.part, each.kind, each.ratio, _mostly(each.channels)] for each in peaks]
     name = evaluation.bundle.path.name
     return (
-        "<h2>Worst false alarms</h2>\n<p>Runs over the threshold that touch no label, the highest first. Why one of "
-        f"them: <code>tocsin explain {text(name)} {text(false[0].file)} --at TIME</code>.</p>\n"
-        + _longest(heads, rows, MAX_ERRORS)
+        "<h2>Worst false alarms</h2>\n<p>The highest scores of normal running. Look at them with someone who knows the "
+        f"machine. Why one of them: <code>tocsin explain {text(name)} {text(peaks[0].part)} --at TIME</code>.</p>\n"
+        + table(heads, rows)
     )
 
 
@@ -121,8 +117,8 @@ def _rates(evaluation: Evaluation) -> str:
     return "<h2>Rates, labels aside</h2>\n" + table(heads, [row(file) for file in evaluation.files])
 
 
-def _mostly(evaluation: Evaluation, episode: Episode) -> str:
-    return f"{evaluation.bundle.manifest.channels[episode.channel].name}, {episode.share:.0%}"
+def _mostly(channels: tuple[tuple[str, float], ...]) -> str:
+    return ", ".join(f"{name} {part(share)}" for name, share in channels)
 
 
 def _longest(heads: Sequence[str], rows: Sequence[Sequence[object]], most: int) -> str:

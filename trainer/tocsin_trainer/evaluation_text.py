@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tocsin_trainer.evaluation import Evaluation, FileFigures
+from tocsin_trainer.markup import duration
 from tocsin_trainer.terminal import aligned
 
 HEADS = ("", "VUS-PR", "AP", "ROC-AUC", "F1", "FAR", "MAR", "events", "false/day", "delay, s")
@@ -33,11 +36,13 @@ def alarm_words(evaluation: Evaluation) -> str:
     """What the operator would have seen, in a sentence."""
     total = {key: sum(file.alarms[key] for file in evaluation.labelled) for key in ("events", "found", "false_events")}
     days = sum(file.normal_days for file in evaluation.labelled)
+    delays = [event.alarm_after_s for event in evaluation.events() if event.alarm_after_s is not None]
+    after = f", after {duration(float(np.median(delays)))} (median)" if delays else ""
     alarms = sum(len(file.played.alarms) for file in evaluation.labelled)
     rate = f" ({total['false_events'] / days:.3g} a day of normal running)" if days else ""
     return (
         f"alarms: {alarms} raised, {total['false_events']:.0f} of them touch no label{rate}; "
-        f"on in {total['found']:.0f} of {total['events']:.0f} events"
+        f"on in {total['found']:.0f} of {total['events']:.0f} events{after}"
     )
 
 
