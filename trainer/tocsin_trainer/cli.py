@@ -19,7 +19,7 @@ from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.dataset import Dataset, choose_window, load, split
 from tocsin_trainer.input_settings import PreprocessSettings
-from tocsin_trainer.options import FAMILIES, InputOptions, TrainOptions
+from tocsin_trainer.options import ALL_FAMILIES, FAMILIES, InputOptions, TrainOptions
 from tocsin_trainer.steps import check_names
 
 VERSION = r"[A-Za-z0-9._-]{1,64}"  # it stands in the bundle's file name
@@ -84,7 +84,11 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV with a label column: adds figures against labels.",
 )
-@click.option("--families", callback=_split, help=f"Comma-separated, of {', '.join(FAMILIES)}; all when left out.")
+@click.option(
+    "--families",
+    callback=_split,
+    help=f"Comma-separated, of {', '.join(ALL_FAMILIES)}.  [default: {','.join(FAMILIES)}]",
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same model.")
 @click.option("--window", type=click.IntRange(8, 4096), help="Rows a window; chosen from the data when left out.")
 @click.option("--hop", type=click.IntRange(1), help="Rows from one window to the next.")
@@ -192,9 +196,9 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
     if not re.fullmatch(TOPIC_ID, asset):
         raise click.BadParameter(f"{asset!r}: expected lower-case letters, digits and hyphens", param_hint="--asset")
     families = flags["families"] or file.families or FAMILIES
-    unknown = [name for name in families if name not in FAMILIES]
+    unknown = [name for name in families if name not in ALL_FAMILIES]
     if unknown:
-        raise ConfigError(f"families: {unknown[0]!r} is not known: expected some of {', '.join(FAMILIES)}")
+        raise ConfigError(f"families: {unknown[0]!r} is not known: expected some of {', '.join(ALL_FAMILIES)}")
     default = ThresholdRule()
     return TrainOptions(
         data=data,

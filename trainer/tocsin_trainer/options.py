@@ -9,7 +9,19 @@ from tocsin.recordings import TableOptions
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 
-FAMILIES = ("t2", "pca", "conv_ae", "lstm_ae")
+FAMILIES = ("t2", "pca", "conv_ae", "lstm_ae")  # trained unless others are named
+ALL_FAMILIES = (
+    "t2",
+    "pca",
+    "dense_ae",
+    "conv_ae",
+    "lstm_ae",
+    "dense_vae",
+    "conv_vae",
+    "conv_predictor",
+    "lstm_predictor",
+    "latent_ae",
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class TrainOptions:
         out: folder for bundle, report and figures.
         asset: id, the bundle's name.
         test: recordings with a label column, for figures.
-        families: to train; of FAMILIES.
+        families: to train; of ALL_FAMILIES.
         seed: of everything random.
         table: how the files are written.
         window: rows.

@@ -1,7 +1,9 @@
 """Families of models, one file each.
 
-Rules: input and output are (K, T, C) float32, standardised; Keras layers only, nothing of one backend, no layer of our
-own, so that a model trained anywhere converts here; every family keeps to the conformance tests.
+Rules: input is (K, T, C) float32, standardised, and the output what `tocsin.core.scoring` says of the family's kind;
+the model that scores is of Keras layers only, nothing of one backend, no layer of our own, so that a model trained
+anywhere converts here; the model that is trained may have more, which `finish` takes off; every family keeps to the
+conformance tests.
 """
 
 from collections.abc import Callable
@@ -9,7 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from tocsin.records import Floats32
-from tocsin_trainer.models import conv_ae, lstm_ae, pca, t2
+from tocsin_trainer.models import (
+    conv_ae,
+    conv_predictor,
+    conv_vae,
+    dense_ae,
+    dense_vae,
+    latent_ae,
+    losses,
+    lstm_ae,
+    lstm_predictor,
+    pca,
+    t2,
+    vae,
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +56,43 @@ class Family:
     finish: Callable[[Any, Floats32], Any] | None = None
 
 
+_variational: dict[str, Any] = {"kind": "probability", "loss": losses.deviance, "finish": vae.cut_at_mean}
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("t2", "Hotelling's T² with a shrunk covariance: linear, closed form", t2.build, kind="whiten"),
         Family("pca", "windowed principal components: linear, closed form", pca.build),
+        Family("dense_ae", "dense autoencoder of the whole window", dense_ae.build, 60, 3e-3),
         Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3),
         Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),
+        Family("dense_vae", "variational dense autoencoder", dense_vae.build, 60, 3e-3, **_variational),
+        Family("conv_vae", "variational 1-D convolutional autoencoder", conv_vae.build, 60, 3e-3, **_variational),
+        Family(
+            "conv_predictor",
+            "causal dilated convolutions, one row ahead",
+            conv_predictor.build,
+            40,
+            3e-3,
+            loss=losses.last_rows,
+        ),
+        Family(
+            "lstm_predictor",
+            "LSTM, one row ahead",
+            lstm_predictor.build,
+            20,
+            1e-2,
+            recurrent=True,
+            loss=losses.last_rows,
+        ),
+        Family(
+            "latent_ae",
+            "distance in the latent space of the convolutional autoencoder",
+            latent_ae.build,
+            60,
+            3e-3,
+            kind="whiten",
+            finish=latent_ae.finish,
+        ),
     )
 }

@@ -28,18 +28,32 @@ def build(windows: Floats32, seed: int) -> Any:
     """
     keras.utils.set_random_seed(seed)
     _, length, channels = windows.shape
-    filters, latent = min(48, 16 + channels), max(2, channels // 2)
-    conv = keras.layers.Conv1D
+    filters, latent = sizes(channels)
     window = keras.Input((length, channels))
-    x = conv(filters, 5, strides=2, padding="same", activation="relu")(window)
-    x = conv(filters, 5, strides=2, padding="same", activation="relu")(x)
-    x = conv(latent, 3, padding="same", name="latent")(x)
-    steps = x.shape[1]
+    x = encoded(window, filters)
+    x = keras.layers.Conv1D(latent, 3, padding="same", name="latent")(x)
+    return keras.Model(window, decoded(x, filters, length, channels), name="conv_ae")
+
+
+def sizes(channels: int) -> tuple[int, int]:
+    """Filters, and latent numbers a step of four rows."""
+    return min(48, 16 + channels), max(2, channels // 2)
+
+
+def encoded(window: Any, filters: int) -> Any:
+    """(T, C) → (T/4, filters)."""
+    x = window
     for _ in range(2):
-        x = conv(2 * filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.Conv1D(filters, 5, strides=2, padding="same", activation="relu")(x)
+    return x
+
+
+def decoded(latent: Any, filters: int, length: int, channels: int) -> Any:
+    """(T/4, latent) → (length, channels)."""
+    x, steps = latent, latent.shape[1]
+    for _ in range(2):
+        x = keras.layers.Conv1D(2 * filters, 3, padding="same", activation="relu")(x)
         steps *= 2
         x = keras.layers.Reshape((steps, filters))(x)
-    x = conv(channels, 3, padding="same")(x)
-    if steps > length:
-        x = keras.layers.Cropping1D((0, steps - length))(x)
-    return keras.Model(window, x, name="conv_ae")
+    x = keras.layers.Conv1D(channels, 3, padding="same")(x)
+    return keras.layers.Cropping1D((0, steps - length))(x) if steps > length else x
