@@ -38,6 +38,7 @@ FILES = ("os", "io", "pathlib", "tempfile", "shutil", "zipfile", "csv", "logging
 BY_NAME = {  # what importlib may be asked for, by whom
     "core/interpreter.py": ("tensorflow",),  # the last resort
     "cli/main.py": ("tocsin_trainer", "tocsin_fleet"),
+    "cli/doctor.py": ("tocsin_trainer",),  # with --trainer
     "cli/demo.py": ("tocsin_trainer", "tensorflow", "matplotlib"),  # looks whether the extras are there
 }
 

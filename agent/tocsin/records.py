@@ -165,3 +165,20 @@ class Transition:
     window_end_s: float
     window_rows: int
     contributions: tuple[Contribution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `tocsin doctor` looked at.
+
+    Attributes:
+        what: `python`, `runtime`, …
+        found: in a few words, with versions.
+        state: `ok`; `note`, something that can be done without is missing; `bad`, it has to be mended.
+        mend: the command or deed that mends it; empty where nothing is amiss.
+    """
+
+    what: str
+    found: str
+    state: str = "ok"
+    mend: str = ""

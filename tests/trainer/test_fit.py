@@ -1,11 +1,22 @@
 """How a fit goes, whatever the family."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
 
+from tocsin.core.interpreter import TfliteModel
 from tocsin.records import Floats32
-from tocsin_trainer.fit import EPOCH_WINDOWS, PATIENCE, fit
+from tocsin_trainer.convert import Converter
+from tocsin_trainer.fit import EPOCH_WINDOWS, PATIENCE, cosine, fit
+from tocsin_trainer.hardware import gpus, uses_float16
 from tocsin_trainer.models import FAMILIES
+from tocsin_trainer.options import FitOptions
 
 
 def windows(count: int, seed: int) -> Floats32:
@@ -66,3 +77,98 @@ def test_a_handful_of_windows_is_enough_to_run() -> None:
     for family in ("pca", "conv_ae"):
         fitted = fit(family, few, few, seed=0, epochs=1)
         assert np.isfinite(fitted.model(few)).all() and np.isfinite(fitted.validation_loss).all()
+
+
+def test_a_cosine_runs_all_epochs_and_ends_with_a_small_step() -> None:
+    how = FitOptions(schedule="cosine")
+    fitted = fit("conv_ae", windows(300, 0), windows(50, 1), seed=0, epochs=6, how=how)
+    assert len(fitted.validation_loss) == 6
+    rates = [cosine(epoch, 6) for epoch in range(6)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.75, 0.25])
+    assert float(fitted.model.optimizer.learning_rate) == pytest.approx(rates[-1] * FAMILIES["conv_ae"].learning_rate)
+
+
+def test_float16_trains_as_well_and_leaves_a_float32_model() -> None:
+    plain, half = (
+        fit("conv_ae", windows(300, 0), windows(50, 1), 0, 3, how=FitOptions(mixed_precision=wanted))
+        for wanted in ("off", "on")
+    )
+    assert half.model.output.dtype == "float32"
+    assert {layer.compute_dtype for layer in half.model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    assert half.validation_loss.min() == pytest.approx(plain.validation_loss.min(), rel=0.1)
+    assert not np.array_equal(half.train_loss, plain.train_loss)  # it was used
+
+
+def test_on_a_cpu_auto_is_float32() -> None:
+    assert uses_float16("on") and not uses_float16("off")
+    assert uses_float16("auto") == bool(gpus())
+
+
+def child(code: str, **environment: str) -> str:
+    """Runs code in another process, whose backend and devices can still be chosen; gives what it prints."""
+    place = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": place, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+TWO_DEVICES = """
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_fit import fit, np, windows, FitOptions
+results = [fit("conv_ae", windows(130, 0), windows(50, 1), 0, 2, how=FitOptions(devices=names, augment=("mask",)))
+           for names in (("CPU:0",), ("CPU:0", "CPU:1"))]
+for a, b in zip(*(each.model.get_weights() for each in results), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+np.testing.assert_allclose(*(each.validation_loss for each in results), rtol=1e-4)
+from tocsin_trainer.hardware import Devices
+share = Devices(("CPU:0", "CPU:1")).share(np.arange(8, dtype=np.float32))
+print([part.numpy().tolist() for part in share.values])
+"""
+
+
+def test_two_devices_share_each_batch_and_end_as_one_does() -> None:
+    assert child(TWO_DEVICES).splitlines()[-1] == "[[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]"
+
+
+ON_JAX = """
+import sys
+from pathlib import Path
+import keras
+assert keras.backend.backend() == "jax"
+from test_fit import fit, np, windows, FitOptions
+fitted = fit("conv_ae", windows(130, 0), windows(50, 1), 0, 3, how=FitOptions(work=Path(sys.argv[1])))
+folder = Path(sys.argv[1])
+fitted.model.save(folder / "there.keras")
+np.save(folder / "there.npy", fitted.model(windows(20, 2)))
+assert "tensorflow" not in sys.modules
+assert fitted.validation_loss[-1] < fitted.validation_loss[0]
+"""
+
+
+def test_what_jax_trained_is_taken_up_and_converted_here(tmp_path: Path) -> None:
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed: pip install jax")
+    child(f"import sys; sys.argv = ['', {str(tmp_path)!r}]" + ON_JAX, KERAS_BACKEND="jax")
+    there, shown = np.load(tmp_path / "there.npy"), windows(20, 2)
+    loaded = keras.saving.load_model(tmp_path / "there.keras", compile=False)
+    np.testing.assert_allclose(np.asarray(loaded(shown)), there, atol=1e-5)
+
+    begun: list[int] = []
+    how = FitOptions(work=tmp_path, resume=True)
+    taken = fit("conv_ae", windows(130, 0), windows(50, 1), 0, 3, lambda epoch, *_: begun.append(epoch), how=how)
+    assert begun == []
+    np.testing.assert_allclose(np.asarray(taken.model(shown)), there, atol=1e-5)
+    with Converter() as converter:
+        converter.add(taken, shown)
+        converted = converter.convert(taken, "float32").content
+    np.testing.assert_allclose(TfliteModel(converted).predict(shown), there, atol=1e-4)

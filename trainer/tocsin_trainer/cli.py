@@ -19,9 +19,10 @@ from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.dataset import Dataset, choose_window, load, split
 from tocsin_trainer.input_settings import PreprocessSettings
-from tocsin_trainer.options import ALL_FAMILIES, FAMILIES, InputOptions, TrainOptions
+from tocsin_trainer.options import ALL_FAMILIES, AUGMENTATIONS, FAMILIES, FitOptions, InputOptions, TrainOptions
 from tocsin_trainer.steps import check_names
 
+PLACES = "tensorboard:FOLDER, mlflow:URI or wandb:PROJECT"
 VERSION = r"[A-Za-z0-9._-]{1,64}"  # it stands in the bundle's file name
 
 
@@ -49,6 +50,22 @@ class TrainSettings(Settings):
 
 def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _augmentations(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
+    names = _split(_, __, value)
+    if names == ("none",):
+        return ()
+    for name in names or ():
+        if name not in AUGMENTATIONS:
+            raise click.BadParameter(f"{name!r}: expected some of {', '.join(AUGMENTATIONS)}, or none")
+    return names
+
+
+def _place(_: Any, __: Any, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"(tensorboard|mlflow|wandb):.+", value):
+        raise click.BadParameter(f"{value[:80]!r}: expected {PLACES}")
+    return value
 
 
 def _version(_: Any, __: Any, value: str | None) -> str | None:
@@ -118,6 +135,31 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     show_default=True,
     help="auto: int8 where it decides as float does, else what does; int8: that, come what may.",
 )
+@click.option(
+    "--augment",
+    callback=_augmentations,
+    help=f"What is done to a network's training windows: some of {', '.join(AUGMENTATIONS)}, or none; as each family "
+    "has it when left out.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["plateau", "cosine"]),
+    default="plateau",
+    show_default=True,
+    help="Learning rate: smaller where nothing is gained, with an early end; or a warm-up and a cosine, all epochs.",
+)
+@click.option(
+    "--prune", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Part of a network's weights set to zero."
+)
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="float16 arithmetic; auto: on a GPU.",
+)
+@click.option("--resume", is_flag=True, help="Go on where a training of the same data and flags was killed.")
+@click.option("--track", callback=_place, help=f"Keep the curves: {PLACES}.  [extra: trackers]")
 @click.option("--repair", is_flag=True, help="Mend damaged recordings and say so, instead of stopping.")
 @click.option("--version", "model_version", callback=_version, help="Of the bundle; date and time when left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of the table.")
@@ -155,14 +197,18 @@ def train(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with without_chatter(*TENSORFLOW):
+            from tocsin_trainer.checkpoint import discard  # noqa: PLC0415
             from tocsin_trainer.progress import print_summary, shown  # noqa: PLC0415
+            from tocsin_trainer.trackers import asked, keep, tracked  # noqa: PLC0415
             from tocsin_trainer.train import train as run  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
             f"training needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
         ) from error
-    with shown(sys.stderr, quiet) as progress:
-        trained = run(options, progress, recordings)
+    with shown(sys.stderr, quiet) as progress, tracked(options.fitting.track, options.asset, asked(options)) as tracker:
+        trained = run(options, progress, recordings, tracker)
+        keep(tracker, trained.result, (trained.bundle.path, trained.report, trained.metrics))
+    discard(options.fitting.work)
     for warning in trained.result.warnings:
         click.echo(f"tocsin: warning: {warning}", err=True)
     if as_json:
@@ -228,6 +274,15 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
         version=flags["model_version"],
         inputs=_inputs(file.preprocess),
         channel_weights=file.channel_weights,
+        fitting=FitOptions(
+            augment=flags["augment"],
+            schedule=flags["schedule"],
+            mixed_precision=flags["mixed_precision"],
+            prune=flags["prune"],
+            work=out / ".work",
+            resume=flags["resume"],
+            track=flags["track"],
+        ),
     )
 
 

@@ -1,14 +1,17 @@
 """What the user asked of a training run. Imports nothing heavy: the command line reads it before it knows the task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.recordings import TableOptions
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 
+AUGMENTATIONS = ("jitter", "scale", "bend", "warp", "noise", "mask", "drop")
+NEED_TIME = ("warp",)  # of no sense where the rows of a window are frequencies
 FAMILIES = ("t2", "pca", "conv_ae", "lstm_ae")  # trained unless others are named
 ALL_FAMILIES = (
     "t2",
@@ -44,6 +47,36 @@ class InputOptions:
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """How networks are trained.
+
+    Attributes:
+        augment: what is done to training windows, of AUGMENTATIONS; None = as each family has it.
+        schedule: of the learning rate: `plateau`, a smaller step where nothing is gained, and an early end; `cosine`,
+            a warm-up and a cosine down to nothing, over all epochs.
+        mixed_precision: float16 arithmetic: `auto`, on a GPU; `on`; `off`.
+        prune: part of the weights of a network that ends at zero, below 1.
+        work: folder of the checkpoints; None = none are written.
+        resume: go on from the checkpoint in `work`, where there is one of the same training.
+        devices: TensorFlow's names of those that train together; empty = all GPUs.
+        track: where losses and figures are kept, `tensorboard:FOLDER` and the like; None = nowhere.
+    """
+
+    augment: tuple[str, ...] | None = None
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    prune: float = 0.0
+    work: Path | None = None
+    resume: bool = False
+    devices: tuple[str, ...] = ()
+    track: str | None = None
+
+    def without_time(self) -> "FitOptions":
+        """The same for windows whose rows are frequencies; a family's own augmentation is for signals in time."""
+        return replace(self, augment=tuple(name for name in self.augment or () if name not in NEED_TIME))
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """What the user asked for; None = chosen from the data.
 
@@ -65,6 +98,7 @@ class TrainOptions:
         version: of the bundle; None = the time of day.
         inputs: what models are shown.
         channel_weights: of channels in the score, by name; 1 where not named, then all of them to a mean of 1.
+        fitting: how networks are trained.
     """
 
     data: tuple[Path, ...]
@@ -84,3 +118,4 @@ class TrainOptions:
     version: str | None = None
     inputs: InputOptions = InputOptions()
     channel_weights: Mapping[str, float] = field(default_factory=dict)
+    fitting: FitOptions = FitOptions()

@@ -37,6 +37,7 @@ from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.report import metrics_json, write_report
 from tocsin_trainer.results import Candidate, Choice, Fitted, Gate, Played, TrainingResult
+from tocsin_trainer.trackers import Tracker, Untracked
 
 MAX_TRAIN_WINDOWS = 8_000
 MAX_GATE_WINDOWS = 2_000
@@ -102,13 +103,19 @@ Progress = Callable[[str, int, int, str], None]
 """Called with stage, done, of how many, and a few words."""
 
 
-def train(options: TrainOptions, progress: Progress = lambda *_: None, recordings: ds.Dataset | None = None) -> Trained:
+def train(
+    options: TrainOptions,
+    progress: Progress = lambda *_: None,
+    recordings: ds.Dataset | None = None,
+    tracker: Tracker = Untracked(),  # noqa: B008 - holds nothing
+) -> Trained:
     """Trains, converts, calibrates and judges the families, and ships one, or an ensemble of two.
 
     Args:
         options: what the user asked for.
         progress: told how far it is.
         recordings: `options.data`, where they are loaded already.
+        tracker: keeps the course of each fit.
 
     Raises:
         DataError: the recordings are damaged or too short.
@@ -131,7 +138,7 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None, recording
         for n, family in enumerate(options.families):
             progress("fit", n, len(options.families), family)
             try:
-                fitted.append(_fit(family, parts, grid, options, progress))
+                fitted.append(_fit(family, parts, grid, options, progress, tracker))
             except DataError as error:  # t2 holds only so many numbers a window
                 if len(options.families) == 1:
                     raise
@@ -219,7 +226,7 @@ def _calibration_hop(grid: Grid) -> int:
     return min(grid.hop, max(1, grid.length // 16)) if dense else grid.hop
 
 
-def _fit(family: str, parts: _Parts, grid: Grid, options: TrainOptions, progress: Progress) -> _Fit:
+def _fit(family: str, parts: _Parts, grid: Grid, options: TrainOptions, progress: Progress, tracker: Tracker) -> _Fit:
     def report(epoch: int, epochs: int, loss: float, validation: float) -> None:
         progress("epoch", epoch, epochs, f"{family}: loss {loss:.4f}, held back {validation:.4f}")
 
@@ -229,7 +236,9 @@ def _fit(family: str, parts: _Parts, grid: Grid, options: TrainOptions, progress
     preprocessor = inputs.fit_preprocessor(steps, made)
     shown = inputs.prepared(preprocessor, made)
     held_back = inputs.prepared(preprocessor, parts.validation)
-    return _Fit(fit(family, shown, held_back, options.seed, options.epochs, report), preprocessor, shown)
+    how = options.fitting.without_time() if steps else options.fitting
+    fitted = fit(family, shown, held_back, options.seed, options.epochs, report, how=how, tracker=tracker)
+    return _Fit(fitted, preprocessor, shown)
 
 
 def _convert(each: _Fit, converter: Converter, parts: _Parts, grid: Grid, options: TrainOptions) -> _Built:

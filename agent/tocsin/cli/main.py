@@ -31,6 +31,7 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "run": ("tocsin.cli.run:run", "Run the agent: sources → scores → alarms over MQTT."),
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),
     "config": ("tocsin.cli.config:config", "Check, show and explain the agent's configuration."),
+    "doctor": ("tocsin.cli.doctor:doctor", "Look whether this machine has what it needs, and say how to mend it."),
     "mqtt": ("tocsin.cli.mqtt:mqtt", "Listen to what the agents publish."),
 }
 

@@ -42,6 +42,7 @@ class Family:
         kind: how its output becomes a residual, see `tocsin.core.scoring`.
         loss: (windows (K, T, C), what the model gives of them) → number, 0 or more; or a name that Keras knows.
         finish: model as trained, windows it was trained on → the model that scores; None where they are the same.
+        augment: what is done to its training windows where the user asks for nothing, of `AUGMENTATIONS`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Family:
     kind: str = "reconstruct"
     loss: str | Callable[[Any, Any], Any] = "mse"
     finish: Callable[[Any, Floats32], Any] | None = None
+    augment: tuple[str, ...] = ()
 
 
 _variational: dict[str, Any] = {"kind": "probability", "loss": losses.deviance, "finish": vae.cut_at_mean}
@@ -64,7 +66,7 @@ FAMILIES: dict[str, Family] = {
         Family("t2", "Hotelling's T² with a shrunk covariance: linear, closed form", t2.build, kind="whiten"),
         Family("pca", "windowed principal components: linear, closed form", pca.build),
         Family("dense_ae", "dense autoencoder of the whole window", dense_ae.build, 60, 3e-3),
-        Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3),
+        Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3, augment=("mask", "drop")),
         Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),
         Family("dense_vae", "variational dense autoencoder", dense_vae.build, 60, 3e-3, **_variational),
         Family("conv_vae", "variational 1-D convolutional autoencoder", conv_vae.build, 60, 3e-3, **_variational),
