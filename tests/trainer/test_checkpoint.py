@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tocsin.cli.main import main
 from tocsin.records import Floats32
+from tocsin_trainer import trackers
 from tocsin_trainer.fit import fit
 from tocsin_trainer.options import FitOptions
 from tocsin_trainer.results import Fitted
+from tocsin_trainer.trackers import Untracked
 
 
 def windows(count: int, seed: int) -> Floats32:
@@ -105,3 +108,22 @@ def test_a_damaged_checkpoint_is_not_taken(finished: tuple[Path, Fitted], tmp_pa
     (tmp_path / file.name).write_bytes(file.read_bytes()[:-500])
     with pytest.raises(Begun):
         run(tmp_path, resume=True, progress=stop)
+
+
+def test_a_run_that_ends_leaves_its_bundle_and_no_checkpoint(tmp_path: Path) -> None:
+    recording = Path(__file__).parents[1] / "data/normal.csv"
+    words = ["train", "--data", recording, "--families", "conv_ae", "--epochs", "1", "--precision", "int8", "--quiet"]
+    left: list[bool] = []
+
+    class Seen(Untracked):
+        def file(self, path: Path) -> None:
+            left.append(any((tmp_path / ".work").glob("conv_ae-*.npz")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(trackers.TRACKERS, "tensorboard", lambda _: Seen())
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, words), "--out", str(tmp_path), "--track", "tensorboard:x"])
+    assert ended.value.code == 0
+    assert left == [True, True, True]  # while bundle, report and metrics were kept
+    assert not (tmp_path / ".work").exists()
+    assert len(list(tmp_path.glob("*.tocsin"))) == 1
