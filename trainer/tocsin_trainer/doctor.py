@@ -21,6 +21,7 @@ LITTLE_DISK_GIB = 2.0
 EXTRAS = {  # extra → the modules that it brings, what for
     "trainer": (("keras", "tensorflow", "sklearn", "matplotlib", "rich"), "training and conversion"),
     "demo": (("amqtt",), "the demo's broker"),
+    "explain": (("shap",), "`tocsin explain --method shap`"),
     "trackers": (("tensorboard", "mlflow", "wandb"), "`--track`"),
 }
 

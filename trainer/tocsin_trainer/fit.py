@@ -111,7 +111,7 @@ def _trained(
             loss.append(float(model.train_on_batch(devices.share(shown), devices.share(wanted))))
             pruner.apply()
         course.losses.append((float(np.mean(loss)), float(model.test_on_batch(validation, validation))))
-        rate = float(model.optimizer.learning_rate)
+        rate = _rate(model)
         if counts:
             _judge(course, model, patient=how.schedule == "cosine")
         course.over = course.over or epoch + 1 == epochs
@@ -152,7 +152,11 @@ def _judge(course: Course, model: Any, *, patient: bool) -> None:
         return
     course.over = course.stale >= PATIENCE
     if course.stale == PATIENCE // 2:
-        model.optimizer.learning_rate = model.optimizer.learning_rate / 3
+        model.optimizer.learning_rate = _rate(model) / 3
+
+
+def _rate(model: Any) -> float:
+    return float(model.optimizer.learning_rate.numpy())
 
 
 def cosine(epoch: int, epochs: int) -> float:
