@@ -103,6 +103,22 @@ def test_a_checkpoint_of_another_training_or_not_asked_for_is_not_taken(
         run(finished[0], progress=stop, **{"resume": True, **changed})  # type: ignore[arg-type]
 
 
+def test_noise_that_a_variational_model_draws_goes_on_where_it_was(tmp_path: Path) -> None:
+    def go(work: Path | None, after: int, *, resume: bool = False) -> Fitted:
+        def ends(epoch: int, *_: object) -> None:
+            if epoch == after:
+                raise Begun
+
+        how = FitOptions(work=work, resume=resume)
+        return fit("dense_vae", windows(120, 0), windows(50, 1), 0, 3, ends, how=how)
+
+    with pytest.raises(Begun):
+        go(tmp_path, 1)
+    resumed, straight = go(tmp_path, 9, resume=True), go(None, 9)
+    np.testing.assert_array_equal(resumed.train_loss, straight.train_loss)
+    assert same(resumed, straight)
+
+
 def test_a_damaged_checkpoint_is_not_taken(finished: tuple[Path, Fitted], tmp_path: Path) -> None:
     for file in finished[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:-500])
