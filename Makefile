@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench scaling detection docs lock clean
+.PHONY: help demo test check format bench scaling promise detection docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtim
 
 scaling: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
 	@python benchmarks/train_memory.py $(ARGS)
+
+promise: $(ENVIRONMENT)  ## measure whether promised false alarms are kept, on simulated machines: ARGS="--runs 50"
+	@python benchmarks/false_alarms.py $(ARGS)
 
 detection: $(ENVIRONMENT)  ## measure detection on labelled recordings: DATA=folder, ARGS="--quick"
 	@test -n "$(DATA)" || { echo "detection: which recordings? make detection DATA=folder" >&2; exit 2; }

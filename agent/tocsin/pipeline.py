@@ -11,8 +11,9 @@ import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
 from tocsin.core.bundle import Bundle
+from tocsin.core.modes import UNKNOWN
 from tocsin.core.resample import Resampler
-from tocsin.core.scoring import Smoother
+from tocsin.core.scoring import Smoother, limits_of
 from tocsin.core.windowing import SlidingWindow
 from tocsin.errors import DataError
 from tocsin.records import Bools, Change, Channel, SampleBlock, Scores, Transition, Windows
@@ -48,6 +49,7 @@ class AssetLine:
     Attributes:
         alarm: id of the condition.
         not_finite: windows without a finite score, left out of the decision.
+        unknown_mode: windows of an operating mode that the bundle does not know; the largest limit is theirs.
 
     Raises:
         DataError: a channel of the bundle is missing.
@@ -78,7 +80,7 @@ class AssetLine:
                 )
         self.asset, self.alarm = asset, alarm_id(asset)
         self.channels = manifest.channels
-        self.not_finite = 0
+        self.not_finite = self.unknown_mode = 0
         self._pick = [names.index(channel.name) for channel in manifest.channels]
         self.resampler = Resampler(manifest.sample_rate_hz, len(self._pick), manifest.max_gap_s)
         self._window = SlidingWindow(manifest.length, manifest.hop, len(self._pick))
@@ -99,6 +101,8 @@ class AssetLine:
                 continue
             scores = self._smoother.update(self._scorer.score(windows.values))
             self.not_finite += int(np.count_nonzero(~np.isfinite(scores.value)))
+            if scores.mode is not None:
+                self.unknown_mode += int(np.count_nonzero(scores.mode == UNKNOWN))
             anomaly, changes = self._detector.update(scores.ratio)
             transitions = tuple(self._transition(windows, scores, k, change) for k, change in changes)
             out.append(Scored(windows, scores, anomaly, transitions))
@@ -112,7 +116,7 @@ class AssetLine:
             time_s=float(windows.end_s[k]),
             cause="model",
             score=float(scores.value[k]),
-            threshold=self._scorer.threshold.value,
+            threshold=float(limits_of(self._scorer.threshold, scores)[k]),
             ratio=float(scores.ratio[k]),
             window_start_s=float(windows.start_s[k]),
             window_end_s=float(windows.end_s[k]),

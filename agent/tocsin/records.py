@@ -98,11 +98,13 @@ class Scores:
         value: (K,) score.
         ratio: (K,) score / threshold: 1.0 is the limit, whatever the model.
         per_channel: (K, C) what each channel gives to the score; rows sum to `value`.
+        mode: (K,) operating mode of each window, −1 where it is unknown; None where there is one only.
     """
 
     value: Floats
     ratio: Floats
     per_channel: Floats
+    mode: Ints | None = None
 
     def __len__(self) -> int:
         """Number of windows, K."""

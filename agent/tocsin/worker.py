@@ -18,6 +18,7 @@ import numpy as np
 from tocsin.alarms.detector import AlarmRule
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.core.scoring import limits_of
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, TocsinError
 from tocsin.pipeline import AssetLine, Scored, alarm_id
@@ -69,7 +70,7 @@ class AssetWorker:
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
-        self._samples = self._windows = self._errors = self._not_finite = self._gaps = 0
+        self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
         self._begin_s = time.monotonic()
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
@@ -105,6 +106,7 @@ class AssetWorker:
                 inference_ms_p50=round(float(np.percentile(times, 50)), 4) if times else None,
                 inference_ms_p99=round(float(np.percentile(times, 99)), 4) if times else None,
                 not_finite_total=self._not_finite + (line.not_finite if line else 0),
+                unknown_mode_total=self._unknown_mode + (line.unknown_mode if line else 0),
                 gaps_total=self._gaps + (line.resampler.gaps if line else 0),
             ),
         )
@@ -171,6 +173,7 @@ class AssetWorker:
         line, self._line = self._line, None
         if line is not None:
             self._not_finite += line.not_finite
+            self._unknown_mode += line.unknown_mode
             self._gaps += line.resampler.gaps
 
     def _proved_bundle(self) -> Bundle:
@@ -229,9 +232,10 @@ class AssetWorker:
 
     def _tell(self, part: Scored, inference_ms: float) -> None:
         scores = part.scores
-        columns = (part.windows.end_s, scores.value, scores.ratio, part.anomaly)
-        threshold = self._threshold
-        for end_s, value, ratio, on in zip(*(column.tolist() for column in columns), strict=True):
+        assert self._bundle is not None
+        limits = limits_of(self._bundle.manifest.threshold, scores)
+        columns = (part.windows.end_s, scores.value, limits, scores.ratio, part.anomaly)
+        for end_s, value, threshold, ratio, on in zip(*(column.tolist() for column in columns), strict=True):
             self._windows += 1
             score, relative = number(value), number(ratio)
             if score is None or relative is None:
@@ -248,8 +252,3 @@ class AssetWorker:
                     seq=self._windows,
                 ),
             )
-
-    @property
-    def _threshold(self) -> float:
-        assert self._bundle is not None
-        return self._bundle.manifest.threshold.value

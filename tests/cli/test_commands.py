@@ -143,7 +143,8 @@ def test_the_summary_is_one_json_object(tocsin: Tocsin) -> None:
     found = json.loads(stdout)
     assert code == 0
     assert set(found) == {
-        "bundle", "windows", "over_limit", "anomalous", "alarms", "largest_ratio", "not_finite", "threshold", "scores",
+        "bundle", "windows", "over_limit", "anomalous", "alarms", "largest_ratio", "not_finite", "unknown_mode",
+        "threshold", "scores",
         "events", "warnings",
     }  # fmt: skip
     assert (found["bundle"], found["windows"], found["alarms"]) == ("small-1", len(ROWS) - 31, 3)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tocsin.core.bundle import MANIFEST, Bundle, Golden, _golden, load_bundle, write_bundle
+from tocsin.core.bundle import MANIFEST, SCORING, Bundle, Golden, _golden, load_bundle, write_bundle
+from tocsin.core.modes import Centroids
+from tocsin.core.threshold import Threshold
 from tocsin.errors import BundleError
 
 DATA = Path(__file__).parent.parent / "data"
@@ -301,3 +303,46 @@ def test_a_model_that_scores_otherwise_fails_the_self_test(tmp_path: Path) -> No
     golden = Golden(bundle.golden.windows, bundle.golden.scores * 1.01, bundle.golden.runtime)
     test = write_bundle(tmp_path / "x.tocsin", *contents(bundle), golden, "card").self_test()
     assert not test.passed and test.worst == pytest.approx(0.01, rel=0.02)
+
+
+CLUSTERS = Centroids(np.array([5.0, 21.0]), np.array([1.0, 2.0]), np.array([[0.0, 0.0], [50.0, 0.0]]))
+BY_MODE = {**SCORE, "smoothing": {"method": "geometric_ewma_by_mode", "span": 1}}
+
+
+def with_modes(path: Path, limits: tuple[float, ...], **changes: object) -> Path:
+    threshold = Threshold(max(limits), limits=limits).to_json()
+    modes = CLUSTERS.to_json(("pressure", "flow"))
+    return rewritten(path, **{"modes": modes, "score": BY_MODE, "threshold": threshold, **changes})
+
+
+def test_a_bundle_with_modes_gives_each_window_the_limit_of_its_mode(tmp_path: Path) -> None:
+    value = load_bundle(SMALL).manifest.threshold.value
+    bundle = load_bundle(with_modes(tmp_path / "x.tocsin", (value, 8 * value)))
+    golden = bundle.golden.windows
+    far = golden + np.array([50.0, 0.0])
+    scores = bundle.scorer().score(np.concatenate([golden, far]))
+    assert scores.mode.tolist() == [0] * len(golden) + [1] * len(golden)
+    np.testing.assert_allclose(scores.value / scores.ratio, [value] * len(golden) + [8 * value] * len(golden))
+    assert bundle.self_test().passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"threshold": {"value": 2.0, "limits": [2.0]}}, "1 limits for 2 modes"),
+        ({"threshold": {"value": 2.0}}, "0 limits for 2 modes"),
+        ({"score": SCORE}, "go together"),
+        ({"modes": {"method": "dreams"}}, "dreams"),
+    ],
+)
+def test_modes_that_do_not_fit_are_refused(tmp_path: Path, changes: dict, says: str) -> None:
+    with pytest.raises(BundleError, match=says):
+        with_modes(tmp_path / "x.tocsin", (1.0, 2.0), **changes)
+
+
+def test_an_agent_that_does_not_know_modes_refuses_their_smoothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORING, "smoothing", ("geometric_ewma",))  # what agents before knew
+    with pytest.raises(BundleError, match=r"smoothing 'geometric_ewma_by_mode'.*update it"):
+        with_modes(tmp_path / "x.tocsin", (1.0, 2.0))

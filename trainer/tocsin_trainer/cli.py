@@ -14,6 +14,7 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.chatter import TENSORFLOW, without_chatter
 from tocsin.config import TOPIC_ID, AlarmSettings, Settings
 from tocsin.config_file import read_settings
+from tocsin.core.promise import parse_rate
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
 from tocsin_trainer.calibrate import ThresholdRule
@@ -40,7 +41,8 @@ class TrainSettings(Settings):
     hop: int | None = Field(None, ge=1)
     families: tuple[str, ...] | None = None
     epochs: int | None = Field(None, ge=1)
-    threshold: Literal["mu_sigma", "quantile"] | None = None
+    threshold: Literal["mu_sigma", "quantile", "pot"] | None = None
+    false_alarms: str | None = None
     k: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
@@ -115,7 +117,14 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
 @click.option("--separator", help="Between fields, when it is not found.")
 @click.option("--label", help="Name of the label column in --test, when it is not found.")
 @click.option(
-    "--threshold", type=click.Choice(["mu_sigma", "quantile"]), help="How the limit is found.  [default: mu_sigma]"
+    "--threshold",
+    type=click.Choice(["mu_sigma", "quantile", "pot"]),
+    help="How the limit is found.  [default: mu_sigma]",
+)
+@click.option(
+    "--false-alarms",
+    metavar="RATE",
+    help="The limit at which normal running raises so many alarms: 1/week, 2/day, 0.5/year; instead of --threshold.",
 )
 @click.option(
     "--k",
@@ -125,7 +134,7 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
 @click.option(
     "--quantile",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Part of normal windows below (quantile).  [default: 0.999]",
+    help="Part of normal windows below (quantile, pot).  [default: 0.999]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="At most so many.")
 @click.option(
@@ -190,6 +199,7 @@ def train(
     Examples:
       tocsin train --data normal.csv
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
+      tocsin train --data march.csv --false-alarms 1/week
     """
     options = _options((*data, *more), out, config, flags)
     recordings = _checked(options)
@@ -245,7 +255,6 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
     unknown = [name for name in families if name not in ALL_FAMILIES]
     if unknown:
         raise ConfigError(f"families: {unknown[0]!r} is not known: expected some of {', '.join(ALL_FAMILIES)}")
-    default = ThresholdRule()
     return TrainOptions(
         data=data,
         out=out,
@@ -263,11 +272,7 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
         window=flags["window"] or file.window,
         hop=flags["hop"] or file.hop,
         epochs=flags["epochs"] or file.epochs,
-        threshold=ThresholdRule(
-            method=flags["threshold"] or file.threshold or default.method,
-            k=flags["k"] or file.k or default.k,
-            q=flags["quantile"] or file.quantile or default.q,
-        ),
+        threshold=_threshold(file, flags),
         rule=file.alarm.rule(AlarmRule()),
         precision=flags["precision"],
         repair=flags["repair"],
@@ -288,6 +293,21 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
 
 def _inputs(file: PreprocessSettings) -> InputOptions:
     return InputOptions(file.clean, file.features, file.scaling, file.bands_hz, file.envelope_hz)
+
+
+def _threshold(file: TrainSettings, flags: dict[str, Any]) -> ThresholdRule:
+    """A flag wins over the file; a rate and a method in the same place contradict each other."""
+    for rate, method in ((flags["false_alarms"], flags["threshold"]), (file.false_alarms, file.threshold)):
+        if rate and method:
+            raise ConfigError(f"false alarms {rate} and threshold {method}: each sets the limit; give one of them")
+    default = ThresholdRule()
+    rate = flags["false_alarms"] or (None if flags["threshold"] else file.false_alarms)
+    return ThresholdRule(
+        method="budget" if rate else flags["threshold"] or file.threshold or default.method,
+        k=flags["k"] or file.k or default.k,
+        q=flags["quantile"] or file.quantile or default.q,
+        false_alarms=parse_rate(rate) if rate else None,
+    )
 
 
 def _asset_id(path: Path) -> str:

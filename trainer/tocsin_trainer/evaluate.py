@@ -6,7 +6,7 @@ The windows, scores and alarms come from `tocsin.core` and `tocsin.alarms`: the 
 import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
-from tocsin.core.scoring import Scorer, Smoother, combine
+from tocsin.core.scoring import Scorer, Smoother, combine, limits_of
 from tocsin.core.threshold import Threshold
 from tocsin.core.windowing import SlidingWindow
 from tocsin.records import Change, Floats, Scores
@@ -29,7 +29,9 @@ def bare_scores(scorer: Scorer, stretches: tuple[Stretch, ...], grid: Grid) -> t
 def _joined(scores: list[Scores]) -> Scores:
     if len(scores) == 1:
         return scores[0]
-    return Scores(*(np.concatenate([getattr(s, name) for s in scores]) for name in ("value", "ratio", "per_channel")))
+    value, ratio, split = (np.concatenate([getattr(s, n) for s in scores]) for n in ("value", "ratio", "per_channel"))
+    modes = [s.mode for s in scores if s.mode is not None]
+    return Scores(value, ratio, split, np.concatenate(modes) if modes else None)
 
 
 def combined(
@@ -52,7 +54,7 @@ def combined(
         parts = np.stack([scores.per_channel / n for scores, n in zip(each, normalisers, strict=True)])
         split = combine(parts, weighted, how)
         value = split.sum(axis=1)
-        out.append(Scores(value, value, split))
+        out.append(Scores(value, value, split, each[0].mode))
     return tuple(out)
 
 
@@ -65,6 +67,8 @@ def play(
     threshold: Threshold,
 ) -> Played:
     """Smoothed scores and alarms over some stretches, in order.
+
+    Where operating modes have limits of their own, scores are told as if all had the largest: one line in a picture.
 
     Args:
         title: what the report calls it.
@@ -84,7 +88,8 @@ def play(
         scores = smoother.update(own)
         last_row = np.arange(len(own)) * grid.hop + grid.length - 1
         ends = stretch.time_at(last_row)
-        on, changes = detector.update(scores.value / threshold.value)
+        relative = scores.value / limits_of(threshold, scores)
+        on, changes = detector.update(relative)
         for k, change in changes:
             if change is Change.RAISED:
                 raised_s = float(ends[k])
@@ -92,12 +97,12 @@ def play(
                 alarms.append((raised_s, float(ends[k])))
                 raised_s = None
         end_s.append(ends)
-        score.append(scores.value)
+        score.append(relative * threshold.value)
         share.append(scores.share())
         anomaly.append(on)
         if stretch.label is not None:
             labels.append(stretch.label[last_row])
-            row_scores.append(_by_row(scores.value, len(stretch), grid.length, grid.hop))
+            row_scores.append(_by_row(relative * threshold.value, len(stretch), grid.length, grid.hop))
     if raised_s is not None:
         alarms.append((raised_s, float(stretches[-1].read(len(stretches[-1]) - 1, len(stretches[-1])).time_s[0])))
     labelled = len(labels) == len(stretches)

@@ -12,6 +12,7 @@ from tocsin import __version__
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.bundle import SUFFIX, Bundle, Golden, write_bundle
 from tocsin.core.interpreter import runtime_id
+from tocsin.core.modes import Modes
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import GateError
 from tocsin.records import Channel, Floats
@@ -50,6 +51,7 @@ class Grid:
         length: rows a window.
         hop: rows between windows.
         smoothing: span of the mean over scores, windows; 1 = none.
+        modes: what tells a window's operating mode, or None where there is one.
     """
 
     channels: tuple[Channel, ...]
@@ -58,6 +60,7 @@ class Grid:
     length: int
     hop: int
     smoothing: int = 1
+    modes: Modes | None = None
 
 
 def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
@@ -136,8 +139,12 @@ def _manifest(
             "reduction": "mean_square",
             "channel_weights": [1.0] * len(grid.channels),
             "combination": combination,
-            "smoothing": {"method": "geometric_ewma", "span": grid.smoothing},
+            "smoothing": {
+                "method": "geometric_ewma" if grid.modes is None else "geometric_ewma_by_mode",
+                "span": grid.smoothing,
+            },
         },
+        **({} if grid.modes is None else {"modes": grid.modes.to_json(tuple(c.name for c in grid.channels))}),
         "threshold": candidate.threshold.to_json(),
         "alarm": rule.to_json(),
         "evaluation": {

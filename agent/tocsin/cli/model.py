@@ -64,6 +64,9 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     facts += [
         ("limit", f"score {threshold.value:.6g} is ratio 1.0; {_origin(threshold.method, threshold.parameters)}"),
+        *([("promise", threshold.promise.sentence())] if threshold.promise else []),
+        *([("modes", f"{len(manifest.modes)}, with limits {', '.join(f'{limit:.4g}' for limit in threshold.limits)}")]
+          if manifest.modes else []),
         ("alarm", f"raised by {rule.get('on_n', 3)} of {rule.get('on_m', 5)} windows over the limit, cleared by "
                   f"{rule.get('off_delay', 5)} in a row below {rule.get('clear_ratio', 0.8)} of it"),
         ("golden", f"{len(bundle.golden.scores)} windows, some with made-up anomalies, by {bundle.golden.runtime}"),
@@ -77,6 +80,10 @@ def _origin(method: str, parameters: dict[str, float]) -> str:
         return f"mean {p['mean']:.4g} + {p['k']:g} × deviation {p['sigma']:.4g} of the calibration scores (mu_sigma)"
     if method == "quantile":
         return f"{p['q']:.2%} of the calibration scores lie below it / {p['margin']:g} (quantile)"
+    if method == "pot":
+        return f"by the tail of the calibration scores, {1 - p['q']:.2g} of the windows reach it (pot)"
+    if method == "budget":
+        return f"set for a rate of false alarms, by {p['episodes']:.0f} episodes over {p['base']:.4g} (budget)"
     return f"method {method}"
 
 

@@ -13,6 +13,7 @@ import click
 
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.core.scoring import limits_of
 from tocsin.errors import DataError, TocsinError
 from tocsin.pipeline import AssetLine, Scored
 from tocsin.recordings import TableOptions, check_rate, open_table, read_table
@@ -29,6 +30,7 @@ class Summary:
     alarms: int = 0
     largest_ratio: float = 0.0
     not_finite: int = 0
+    unknown_mode: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -115,6 +117,7 @@ def scored_file(
             summary.largest_ratio = max(summary.largest_ratio, float(ratio.max()))
             yield scored, stamps
     summary.not_finite += line.not_finite
+    summary.unknown_mode += line.unknown_mode
     resampler = line.resampler
     for count, what in (
         (resampler.backwards, "times going back (windows start anew at each)"),
@@ -153,7 +156,7 @@ class Stamps:
 class _Scores:
     def __init__(self, handle: IO[str], bundle: Bundle) -> None:
         self._writer = csv.writer(handle, lineterminator="\n")
-        self._threshold = bundle.manifest.threshold.value
+        self._threshold = bundle.manifest.threshold
         names = [channel.name for channel in bundle.manifest.channels]
         self._writer.writerow(["time", "score", "threshold", "ratio", "anomaly", *(f"share_{name}" for name in names)])
 
@@ -161,6 +164,7 @@ class _Scores:
         columns = zip(
             scored.windows.sample.tolist(),
             scored.scores.value.tolist(),
+            limits_of(self._threshold, scored.scores).tolist(),
             scored.scores.ratio.tolist(),
             scored.anomaly.tolist(),
             scored.scores.share().tolist(),
@@ -170,12 +174,12 @@ class _Scores:
             [
                 stamps[sample],
                 f"{value:.9g}",
-                f"{self._threshold:.9g}",
+                f"{limit:.9g}",
                 f"{ratio:.9g}",
                 int(on),
                 *(f"{s:.6f}" for s in share),
             ]
-            for sample, value, ratio, on, share in columns
+            for sample, value, limit, ratio, on, share in columns
         )
 
 
@@ -222,6 +226,7 @@ def _show(summary: Summary, bundle: Bundle, scores: Path | None, events: Path | 
             "alarms": summary.alarms,
             "largest_ratio": summary.largest_ratio,
             "not_finite": summary.not_finite,
+            "unknown_mode": summary.unknown_mode,
             "threshold": manifest.threshold.value,
             "scores": None if scores is None else str(scores),
             "events": None if events is None else str(events),

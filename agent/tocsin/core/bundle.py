@@ -27,6 +27,7 @@ from typing import Any, Self
 import numpy as np
 
 from tocsin.core.interpreter import TfliteModel, runtime_id, runtime_name
+from tocsin.core.modes import Modes, modes_from_json
 from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import COMBINATIONS, KINDS, Member, Scorer
 from tocsin.core.threshold import Threshold
@@ -43,7 +44,11 @@ SAME_RUNTIME, OTHER_RUNTIME = 1e-3, 0.15  # tolerance on golden scores: other ke
 FAR_BELOW = 0.1  # of the limit: below it, differences are taken relative to this
 
 
-SCORING = {"reduction": ("mean_square",), "combination": COMBINATIONS, "smoothing": ("geometric_ewma",)}
+SCORING = {
+    "reduction": ("mean_square",),
+    "combination": COMBINATIONS,
+    "smoothing": ("geometric_ewma", "geometric_ewma_by_mode"),
+}
 SUM_OF_WEIGHTS = 1e-6  # part by which it may miss the number of members: they are written in decimals
 
 
@@ -117,6 +122,7 @@ class Manifest:
         combination: of the members' scores, one of `scoring.COMBINATIONS`.
         smoothing: span of the exponentially weighted geometric mean of the scores, windows; 1 = none.
         threshold: the limit on the score.
+        modes: what tells a window's operating mode, where there is a limit for each, or None.
         alarm: defaults of the detector, as written.
         raw: the whole document.
     """
@@ -133,6 +139,7 @@ class Manifest:
     combination: str
     smoothing: int
     threshold: Threshold
+    modes: Modes | None
     alarm: dict[str, Any]
     raw: dict[str, Any]
 
@@ -166,6 +173,7 @@ class Manifest:
                 combination=str(score["combination"]),
                 smoothing=int(score["smoothing"]["span"]),
                 threshold=Threshold.from_json(raw["threshold"]),
+                modes=_modes(raw, tuple(c.name for c in channels)),
                 alarm=dict(raw["alarm"]),
                 raw=raw,
             )
@@ -205,6 +213,10 @@ class Manifest:
                 all(member.weight >= 0 for member in self.members)
                 and abs(sum(member.weight for member in self.members) / max(1, len(self.members)) - 1) < SUM_OF_WEIGHTS,
                 "the weights of the members must be 0 or more and have mean 1",
+            ),
+            (
+                len(self.threshold.limits) == (0 if self.modes is None else len(self.modes)),
+                f"{len(self.threshold.limits)} limits for {0 if self.modes is None else len(self.modes)} modes",
             ),
             (
                 fits and few and all(self._takes_its_channels(member) for member in self.members),
@@ -309,13 +321,15 @@ class Bundle:
                     f"of kind {member.kind} gives"
                 )
             members.append(Member(model, member.preprocessor, member.kind, member.normaliser, member.weight))
-        return Scorer(tuple(members), manifest.channel_weights, manifest.threshold, manifest.combination)
+        return Scorer(
+            tuple(members), manifest.channel_weights, manifest.threshold, manifest.combination, manifest.modes
+        )
 
     def self_test(self) -> SelfTest:
         """Replays the golden vectors through the runtime of this machine."""
-        golden, limit = self.golden, self.manifest.threshold.value
-        scorer = self.scorer()
-        scores = scorer.score(golden.windows).value
+        golden, scorer = self.golden, self.scorer()
+        scored = scorer.score(golden.windows)
+        scores, limit = scored.value, scorer.threshold.of(scored.mode)
         tolerance = SAME_RUNTIME if runtime_id() == golden.runtime else OTHER_RUNTIME
         scale = np.maximum(golden.scores, FAR_BELOW * limit)
         difference = np.abs(scores - golden.scores) / scale
@@ -327,6 +341,14 @@ class Bundle:
         flipped = int(np.count_nonzero(clear_cut & ((scores >= limit) != (golden.scores >= limit))))
         worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
         return SelfTest(len(scores), worst, tolerance, flipped, runtime_name())
+
+
+def _modes(raw: dict[str, Any], channels: tuple[str, ...]) -> Modes | None:
+    """Both the block and the smoothing name the modes: an agent that does not know them refuses the smoothing."""
+    by_mode = raw["score"]["smoothing"]["method"] == "geometric_ewma_by_mode"
+    if by_mode != ("modes" in raw):
+        raise BundleError("manifest.json is damaged: `modes` and the smoothing `geometric_ewma_by_mode` go together")
+    return modes_from_json(raw["modes"], channels) if by_mode else None
 
 
 def _gives(kind: str, rows: int, given: int) -> bool:

@@ -40,6 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tocsin.core.interpreter import TfliteModel
+from tocsin.core.modes import Modes
 from tocsin.core.preprocess import Preprocessor
 from tocsin.core.threshold import Threshold
 from tocsin.records import Channel, Contribution, Floats, Floats32, Scores
@@ -142,6 +143,7 @@ class Scorer:
         channel_weights: (C,) mean 1.
         threshold: the limit on the score.
         combination: of the members, one of COMBINATIONS.
+        modes: what tells a window's operating mode, where there is a limit for each.
     """
 
     def __init__(
@@ -150,8 +152,9 @@ class Scorer:
         channel_weights: Floats,
         threshold: Threshold,
         combination: str = "mean",
+        modes: Modes | None = None,
     ) -> None:
-        self.members, self.threshold, self.combination = members, threshold, combination
+        self.members, self.threshold, self.combination, self.modes = members, threshold, combination, modes
         self._weights = channel_weights / len(channel_weights)
 
     def score(self, windows: Floats) -> Scores:
@@ -163,7 +166,8 @@ class Scorer:
             parts = [m.split(m.preprocessor.transform(chunk), self._weights) / m.normaliser for m in self.members]
             split[start : start + CHUNK] = combine(np.stack(parts), weights, self.combination)
         value = split.sum(axis=1)
-        return Scores(value, value / self.threshold.value, split)
+        mode = None if self.modes is None else self.modes.of(windows)
+        return Scores(value, value / self.threshold.of(mode), split, mode)
 
     def explain(self, window: Floats, channels: tuple[Channel, ...]) -> tuple[Contribution, ...]:
         """Why one (T, C) window scores as it does: channels by share, largest first.
@@ -213,14 +217,16 @@ class Smoother:
     comes back about as soon as one that was ten times it. Scores are raised to a thousandth of the limit first, so that
     a machine at rest does not delay the bell. Shares stay those of the window itself.
 
+    Where modes have limits of their own it is the ratio that is smoothed: a change of mode is no jump, and a score
+    counts by the limit under which it was made.
+
     Args:
         span: windows; a new score weighs 2 / (span + 1), so that 1 changes nothing.
         threshold: the limit on the smoothed score.
     """
 
     def __init__(self, span: int, threshold: Threshold) -> None:
-        self._weight, self._limit = 2.0 / (span + 1.0), threshold.value
-        self._floor = FLOOR * threshold.value
+        self._weight, self._threshold = 2.0 / (span + 1.0), threshold
         self._last: float | None = None
 
     def reset(self) -> None:
@@ -231,7 +237,8 @@ class Smoother:
         """The next K scores, smoothed; a score that is not finite passes as it is and is forgotten."""
         if self._weight == 1.0 or not len(scores):
             return scores
-        logs = np.log(np.maximum(scores.value, self._floor)).tolist()
+        limit = self._threshold.of(scores.mode)
+        logs = np.log(np.maximum(scores.value / limit, FLOOR)).tolist()
         smooth, last = [], self._last
         for log in logs:
             if math.isfinite(log):
@@ -240,9 +247,14 @@ class Smoother:
             else:
                 smooth.append(log)
         self._last = last
-        value = np.exp(smooth)
-        share = scores.share()
-        return Scores(value, value / self._limit, share * value[:, None])
+        ratio = np.exp(smooth)
+        value = ratio * limit
+        return Scores(value, ratio, scores.share() * value[:, None], scores.mode)
+
+
+def limits_of(threshold: Threshold, scores: Scores) -> Floats:
+    """(K,) the limit of each score."""
+    return np.broadcast_to(np.asarray(threshold.of(scores.mode), np.float64), len(scores))
 
 
 def mean_square(residual: Floats32) -> Floats:

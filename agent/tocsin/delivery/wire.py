@@ -278,6 +278,7 @@ class AssetHealth(Wire):
     inference_ms_p99: float | None = None
     overruns_total: Count = 0
     not_finite_total: Count = Field(0, description="windows without a finite score, left out of the decision")
+    unknown_mode_total: Count = Field(0, description="windows of an operating mode that the model does not know")
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
 
 

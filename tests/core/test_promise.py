@@ -1,0 +1,76 @@
+"""Rates of false alarms, as people write them, and what is promised."""
+
+import doctest
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tocsin.core import promise, tail
+from tocsin.core.promise import Promise, parse_rate, rate_text
+from tocsin.core.tail import fit_tail
+from tocsin.errors import BundleError, ConfigError
+
+KEPT = Promise(1 / 168, 1 / 168, 0.4 / 168, 3 / 168, 2000.0, 11, 2000.0, False)
+REFUSED = replace(KEPT, high=0.1, refused=True, hours=48.0, needed_hours=900.0)
+
+
+@pytest.mark.parametrize("module", [promise, tail])
+def test_examples_in_docstrings_are_true(module) -> None:
+    found = doctest.testmod(module, extraglobs={"np": np})
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "per_hour"),
+    [("1/week", 1 / 168), (" 2 / Day", 2 / 24), ("0.5/year", 0.5 / 8766), ("1/months", 1 / 730.5), ("3/hour", 3.0)],
+)
+def test_a_rate_is_a_number_a_slash_and_a_unit(text: str, per_hour: float) -> None:
+    assert parse_rate(text) == pytest.approx(per_hour)
+    assert parse_rate(rate_text(per_hour)) == pytest.approx(per_hour, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "0/week", "-1/week", "1/fortnight", "week", "one/week", "1/week/day", "1e9/day"]
+)
+def test_another_rate_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a number above 0.*1/week"):
+        parse_rate(text)
+
+
+def test_a_promise_says_its_interval_and_a_refusal_what_would_be_needed() -> None:
+    assert "about 1/week false alarms" in KEPT.sentence() and "3/week" in KEPT.sentence()
+    assert KEPT.promised == KEPT.asked
+    assert "cannot be promised" in REFUSED.sentence() and "5.4 weeks of normal running would" in REFUSED.sentence()
+    assert REFUSED.promised == REFUSED.high
+
+
+def test_the_manifest_keeps_a_promise() -> None:
+    assert Promise.from_json(KEPT.to_json()) == KEPT
+
+
+@pytest.mark.parametrize("changes", [{"low": None}, {"high": math.inf}, {"low": 1.0}, {"episodes": -1}, {"asked": "x"}])
+def test_a_damaged_promise_is_refused(changes: dict) -> None:
+    with pytest.raises(BundleError, match="promise"):
+        Promise.from_json({**KEPT.to_json(), **changes})
+
+
+def test_a_promise_is_broken_by_what_the_upper_rate_does_not_explain() -> None:
+    """At three a week: eight in a week have a chance of 1.2 %, nine of 0.4 %."""
+    assert not KEPT.broken_by(8, 168)
+    assert KEPT.broken_by(9, 168)
+    assert not KEPT.broken_by(0, 0)
+
+
+def test_a_tail_gives_the_law_that_its_exceedances_follow() -> None:
+    rng = np.random.default_rng(0)
+    for shape in (-0.3, 0.0, 0.2):
+        uniform = rng.random(2000)
+        y = -0.3 * np.log(uniform) if shape == 0 else 0.3 * (uniform**-shape - 1) / shape
+        law = fit_tail(y)
+        assert law.shape[0] == pytest.approx(shape, abs=0.08)
+        far = float(law.quantile(1e-3)[0])
+        assert np.mean(y > far) == pytest.approx(1e-3, abs=1.5e-3)
+        assert float(law.survival(far)[0]) == pytest.approx(1e-3)
