@@ -15,11 +15,11 @@ import numpy as np
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.promise import Promise
 from tocsin.core.scoring import Smoother, limits_of
-from tocsin.core.threshold import Threshold, mu_sigma, pot, quantile
+from tocsin.core.threshold import Threshold, highest, mu_sigma, pot, quantile
 from tocsin.errors import ConfigError
 from tocsin.records import Floats, Ints, Scores
 
-METHODS = ("mu_sigma", "quantile", "pot", "budget", "fixed")
+METHODS = ("highest", "mu_sigma", "quantile", "pot", "budget", "fixed")
 MIN_WINDOWS = 20  # of a mode, for a limit of its own
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -37,14 +37,14 @@ class ThresholdRule:
         false_alarms: of budget: alarm episodes an hour, see `tocsin.core.promise.parse_rate`.
     """
 
-    method: str = "mu_sigma"
+    method: str = "highest"
     k: float = 5.0
     q: float = 0.999
     margin: float = 1.25
     value: float | None = None
     false_alarms: float | None = None
 
-    def limit(self, scores: Floats) -> Threshold:
+    def limit(self, scores: Floats, independent: float | None = None) -> Threshold:
         """The limit for these calibration scores, each taken for itself.
 
         With a budget, which needs whole courses (see `calibrate`), it is that of `pot`: where windows are compared one
@@ -52,10 +52,13 @@ class ThresholdRule:
 
         Args:
             scores: (K,).
+            independent: how many of them tell something of their own, see `highest`; None = all.
 
         Raises:
             ConfigError: `fixed` without a value above 0, or an unknown method.
         """
+        if self.method == "highest":
+            return highest(scores, len(scores) if independent is None else independent)
         if self.method == "mu_sigma":
             return mu_sigma(scores, self.k)
         if self.method == "quantile":
@@ -98,6 +101,7 @@ def calibrate(
     smoothing: int = 1,
     modes: int = 1,
     seed: int = 0,
+    independent: float | None = None,
 ) -> Calibrated:
     """The threshold for scores of normal running.
 
@@ -110,6 +114,7 @@ def calibrate(
         smoothing: span of the smoothing that the bundle ships, windows.
         modes: how many operating modes there are.
         seed: of the bootstrap.
+        independent: how many windows tell something of their own, see `tocsin.core.threshold.highest`; None = all.
 
     Raises:
         ConfigError: see `ThresholdRule.limit`; a budget without a rate.
@@ -123,10 +128,10 @@ def calibrate(
         # Smoothing needs limits, and limits smoothed scores: typical scores stand in for them at first.
         threshold = _typical(stretches, modes)
         if smoothing > 1 or modes > 1:
-            threshold, _ = _limits(_smoothed(stretches, smoothing, threshold), rule, threshold)
+            threshold, _ = _limits(_smoothed(stretches, smoothing, threshold), rule, threshold, independent)
         smoothed = _smoothed(stretches, smoothing, threshold)
         found = _budget(smoothed, hop_s, rule, alarm, threshold, seed) if rule.method == "budget" else None
-        threshold, notes = _limits(smoothed, rule, threshold, found)
+        threshold, notes = _limits(smoothed, rule, threshold, independent, found)
     courses = tuple(
         scores.value * (threshold.value / limits_of(threshold, scores))
         for scores in _smoothed(stretches, smoothing, threshold)
@@ -172,7 +177,11 @@ def _budget(
 
 
 def _limits(
-    smoothed: tuple[Scores, ...], rule: ThresholdRule, unit: Threshold, found: Threshold | None = None
+    smoothed: tuple[Scores, ...],
+    rule: ThresholdRule,
+    unit: Threshold,
+    independent: float | None,
+    found: Threshold | None = None,
 ) -> tuple[Threshold, list[str]]:
     """The threshold, and what is to be said of it.
 
@@ -180,17 +189,19 @@ def _limits(
         smoothed: scores of each stretch.
         rule: how the limit is found.
         unit: rough limits of the modes.
+        independent: see `calibrate`.
         found: the limit that a budget gives, in that unit where there are modes.
     """
     every, mode = np.concatenate(_courses(smoothed, unit)), _modes(smoothed)
-    whole = found or rule.limit(every)
+    whole = found or rule.limit(every, independent)
     notes = [] if whole.promise is None else [whole.promise.sentence()]
     if not unit.limits:
         return whole, notes
     limits: list[float | None] = []
     for m, scale in enumerate(unit.limits):
         own = every[mode == m]
-        factor = (found or rule.limit(own)).value if len(own) >= MIN_WINDOWS else None
+        part = None if independent is None else independent * len(own) / max(1, len(every))
+        factor = (found or rule.limit(own, part)).value if len(own) >= MIN_WINDOWS else None
         limits.append(None if factor is None else factor * scale)
     largest = max((limit for limit in limits if limit is not None), default=whole.value * unit.value)
     unseen = [str(m) for m, limit in enumerate(limits) if limit is None]

@@ -207,7 +207,7 @@ def choose_window(dataset: Dataset, length: int | None, hop: int | None) -> tupl
     if length is None:
         period = _period(max(dataset.stretches, key=len).read(0, PERIOD_ROWS).values)
         if dataset.sample_rate_hz >= VIBRATION_HZ:
-            length = min(2 ** round(np.log2(SPECTRUM_S * dataset.sample_rate_hz)), 4096, 2 ** int(np.log2(rows / 16)))
+            length = min(2 ** round(np.log2(SPECTRUM_S * dataset.sample_rate_hz)), 4096, 2 ** int(np.log2(rows / 8)))
             length = max(8, int(length))  # of bursts too short for that the rows are counted below
             why = f"vibration is looked at by its spectrum: about {SPECTRUM_S:g} s, a power of two"
         elif period is not None and 8 <= period <= min(most, 128):

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Grid:
         hop: rows between windows.
         smoothing: span of the mean over scores, windows; 1 = none.
         modes: what tells a window's operating mode, or None where there is one.
+        weights: of the channels, mean 1; () = all alike.
     """
 
     channels: tuple[Channel, ...]
@@ -61,6 +62,18 @@ class Grid:
     hop: int
     smoothing: int = 1
     modes: Modes | None = None
+    weights: tuple[float, ...] = ()
+
+    @property
+    def channel_weights(self) -> Floats:
+        """(C,) mean 1."""
+        return np.array(self.weights) if self.weights else np.ones(len(self.channels))
+
+    @property
+    def dense(self) -> "Grid":
+        """The same with windows more often, where scores stand for themselves: more of them tell more of a limit."""
+        alone = self.smoothing == 1 and self.hop < self.length
+        return replace(self, hop=min(self.hop, max(1, self.length // 16))) if alone else self
 
 
 def golden_vectors(scorer: Scorer, normal: Floats, injected: Floats) -> Golden:
@@ -137,7 +150,7 @@ def _manifest(
         "members": [_member(each) for each in members],
         "score": {
             "reduction": "mean_square",
-            "channel_weights": [1.0] * len(grid.channels),
+            "channel_weights": grid.channel_weights.tolist(),
             "combination": combination,
             "smoothing": {
                 "method": "geometric_ewma" if grid.modes is None else "geometric_ewma_by_mode",

@@ -22,7 +22,9 @@ from tocsin.records import Floats
 from tocsin_trainer.input_settings import FeatureName
 from tocsin_trainer.options import InputOptions
 
-BANDS = 64
+BANDS = 128
+MAX_FEATURES = 768  # of all channels together: more than that no whitening matrix can hold
+MEL_BANDS = 64
 ENVELOPE_BANDS = 32
 ENVELOPE_TOP_HZ = 1000.0  # strikes a second: beyond it lie only their harmonics
 OCTAVES = 8
@@ -85,7 +87,8 @@ def feature_step(
         case "moments":
             step = Moments(CALM * power)
         case "log_spectrum":
-            step = LogSpectrum(min(BANDS, length // 4), SILENCE * power)
+            bands = min(BANDS, length // 8, MAX_FEATURES // windows.shape[2] - 1)
+            step = LogSpectrum(max(1, bands), SILENCE * power)
         case "log_mel":
             step = LogMel(_mel_bands(sample_rate_hz, length), sample_rate_hz, SILENCE * power)
         case "envelope_spectrum":
@@ -112,8 +115,8 @@ def _check_bands(options: InputOptions, sample_rate_hz: float) -> None:
 
 
 def _mel_bands(sample_rate_hz: float, length: int) -> int:
-    """The most, up to BANDS, of which none lies between two frequencies; 1 where all do."""
-    for bands in range(min(BANDS, length // 4), 1, -1):
+    """The most, up to MEL_BANDS, of which none lies between two frequencies; 1 where all do."""
+    for bands in range(min(MEL_BANDS, length // 4), 1, -1):
         try:
             return LogMel(bands, sample_rate_hz, np.ones(1)).rows(length)
         except ValueError:

@@ -1,70 +1,128 @@
-"""What each family is shown of a window, and the constants of that, fitted on the training part and on nothing else.
+"""What a signal is, what each family is shown of it, and which linear models look at it together.
 
-| signal                | t2                          | pca, conv_ae, lstm_ae |
-|-----------------------|-----------------------------|-----------------------|
-| slow (process values) | level_unrest                | the signal itself     |
-| vibration             | log_spectrum                | log_spectrum          |
+| signal    | is                                            | t2           | the others        | panel                |
+|-----------|-----------------------------------------------|--------------|-------------------|----------------------|
+| slow      | process values                                | level_unrest | the signal itself | t2, pca, pca_short   |
+| cycle     | windows in step with a machine's cycle        | level_unrest | the signal itself | t2, pca, limits      |
+| vibration | 400 Hz or more                                | log_spectrum | log_spectrum      | t2                   |
+
+The panel is the linear ensemble that ships unless a network is clearly better: its members see different things, and
+each alone misses some. With one channel it is t2 alone: what PCA leaves over are broken relations between channels.
+The constants are fitted on the training part and on nothing else.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from tocsin.core.preprocess import LevelUnrest, Limit, LogSpectrum, Preprocessor, Standardise, Step
-from tocsin.records import Floats, Floats32
+from tocsin.core.preprocess import Limit, Preprocessor, Step
+from tocsin.errors import DataError
+from tocsin.records import Channel, Floats, Floats32
 from tocsin_trainer.dataset import VIBRATION_HZ
+from tocsin_trainer.features import chosen_features, feature_step
+from tocsin_trainer.options import InputOptions
+from tocsin_trainer.results import Choice
+from tocsin_trainer.steps import cleaning_steps, scaling
 
+PANELS = {"slow": ("t2", "pca", "pca_short"), "cycle": ("t2", "pca", "limits"), "vibration": ("t2",)}
+UNSUITED = {"cycle": ("pca_short",), "vibration": ("pca_short",)}
 LIMIT = 1000.0  # scales: far outside of anything a model explains, yet its square is finite
-BANDS = 64
-CYCLE_PARTS = 12  # of a window in step with a cycle: the course of a cycle, coarsely
-SILENCE = 1e-6  # of the median power
-CALM = 0.01  # of the median variance: a still channel is calm, not minus infinity
+CYCLE_PARTS, PART_ROWS = 12, 10  # of a window in step with a cycle, at most; rows a part, at least
 CHUNK = 256  # windows transformed at once
 
 
-def is_vibration(sample_rate_hz: float) -> bool:
-    """Whether windows are looked at by their spectrum."""
-    return sample_rate_hz >= VIBRATION_HZ
+@dataclass(frozen=True)
+class Inputs:
+    """What is common to all families: what the signal is, and how it is cleaned.
+
+    Attributes:
+        kind: `slow`, `cycle` or `vibration`.
+        sample_rate_hz: of the grid.
+        clean: steps before all else.
+        options: what the user asked for.
+    """
+
+    kind: str
+    sample_rate_hz: float
+    clean: tuple[Step, ...] = ()
+    options: InputOptions = InputOptions()
+
+    def fitted(self, family: str, windows: Floats) -> Preprocessor:
+        """The family's steps: cleaning, features, standardisation, with constants from these windows.
+
+        Args:
+            family: name in `tocsin_trainer.models.FAMILIES`.
+            windows: (N, T, C) of the training part, engineering units.
+
+        Raises:
+            DataError: the family has nothing to say of such a signal.
+        """
+        if family in UNSUITED.get(self.kind, ()):
+            raise DataError(
+                f"{family} looks at the later half of a window, which means nothing for a {self.kind} signal"
+            )
+        cleaned: Floats = windows
+        for step in self.clean:
+            cleaned = step.transform(cleaned)
+        steps = (*self.clean, *self._features(family, cleaned))
+        by_row = len(steps) > len(self.clean) or self.kind == "cycle"
+        values: Floats = prepared(Preprocessor(steps), windows).astype(np.float64) if steps else windows
+        return Preprocessor(
+            (
+                *steps,
+                scaling(self.options.scaling, values if by_row else values.reshape(-1, values.shape[2])),
+                Limit(LIMIT),
+            )
+        )
+
+    def _features(self, family: str, windows: Floats) -> tuple[Step, ...]:
+        """None where the signal itself is shown."""
+        length = windows.shape[1]
+        parts = max(1, min(CYCLE_PARTS, length // PART_ROWS)) if self.kind == "cycle" else 1
+        chosen = chosen_features(self.options, windows, self.sample_rate_hz, parts)
+        if chosen is not None:
+            return chosen
+        if self.kind == "vibration":
+            return (feature_step("log_spectrum", windows, self.sample_rate_hz),)
+        if family == "t2":
+            return (feature_step("level_unrest", windows, self.sample_rate_hz, segments=parts),)
+        return ()
 
 
-def feature_steps(family: str, windows: Floats, sample_rate_hz: float, in_step: bool) -> tuple[Step, ...]:
-    """The steps before standardisation; none where the signal itself is shown.
+def signal(sample_rate_hz: float, length: int, hop: int) -> str:
+    """`slow`, `cycle` or `vibration`: windows that do not overlap follow a machine's cycle, one after the other."""
+    if sample_rate_hz >= VIBRATION_HZ:
+        return "vibration"
+    return "cycle" if hop >= length else "slow"
+
+
+def choose(
+    windows: Floats, sample_rate_hz: float, hop: int, channels: tuple[Channel, ...], options: InputOptions
+) -> tuple[Inputs, tuple[Choice, ...]]:
+    """What the signal is, and its cleaning.
 
     Args:
-        family: name in `tocsin_trainer.models.FAMILIES`.
         windows: (N, T, C) of the training part, engineering units.
         sample_rate_hz: of the grid.
-        in_step: windows follow a machine's cycle, one after the other.
+        hop: rows from window to window.
+        channels: in the order of the columns.
+        options: what the user asked for.
+
+    Raises:
+        ConfigError: a step that was asked for does not fit the channels or the windows.
     """
-    length = windows.shape[1]
-    variance = np.median(windows.var(axis=1), axis=0)
-    if is_vibration(sample_rate_hz):
-        power = max(float(np.median(variance)), np.finfo(np.float64).tiny)
-        return (LogSpectrum(min(BANDS, length // 4), SILENCE * power),)
-    if family == "t2":
-        whole = windows.reshape(-1, windows.shape[2]).var(axis=0)
-        floor = CALM * np.where(variance > 0, variance, np.where(whole > 0, whole, 1.0))
-        return (LevelUnrest(max(1, min(CYCLE_PARTS, length // 4)) if in_step else 1, floor),)
-    return ()
+    clean, choices = cleaning_steps(options, windows, sample_rate_hz, channels)
+    return Inputs(signal(sample_rate_hz, windows.shape[1], hop), sample_rate_hz, clean, options), choices
 
 
-def fit_preprocessor(features: tuple[Step, ...], windows: Floats) -> Preprocessor:
-    """Feature steps, then robust standardisation: a centre and a scale a channel, or a feature and channel.
+def panel(kind: str, channels: int) -> tuple[str, ...]:
+    """Families of the linear ensemble for a signal of this kind."""
+    return PANELS[kind] if channels > 1 else ("t2",)
 
-    The centre is the median. The scale is the interquartile range as a standard deviation, but at least half of the
-    standard deviation without the outermost percent: a pulsed signal has an interquartile range near nothing. What is
-    constant is scaled by a hundredth of its value, so that any change of it shows.
 
-    Args:
-        features: what `feature_steps` gives.
-        windows: (N, T, C) of the training part, engineering units.
-    """
-    values = prepared(Preprocessor(features), windows) if features else windows.reshape(-1, windows.shape[2])
-    low, first, center, third, high = np.percentile(values, (0.5, 25, 50, 75, 99.5), axis=0)
-    spread: Floats = np.clip(values, low, high).std(axis=0)
-    scale = np.maximum((third - first) / 1.349, spread / 2)
-    scale = np.where(scale > 0, scale, values.std(axis=0))
-    tiny = 1e-9 * np.maximum(np.abs(center), 1.0)
-    scale = np.where(scale > tiny, scale, np.where(center != 0, np.abs(center) / 100, 1.0))
-    return Preprocessor((*features, Standardise(center, scale), Limit(LIMIT)))
+def standardised(windows: Floats) -> Preprocessor:
+    """The signal itself by its channels' mean and standard deviation: made-up anomalies are measured in these."""
+    return Preprocessor((scaling(None, windows.reshape(-1, windows.shape[2])), Limit(LIMIT)))
 
 
 def prepared(preprocessor: Preprocessor, windows: Floats) -> Floats32:

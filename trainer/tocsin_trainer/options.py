@@ -12,10 +12,12 @@ from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 
 AUGMENTATIONS = ("jitter", "scale", "bend", "warp", "noise", "mask", "drop")
 NEED_TIME = ("warp",)  # of no sense where the rows of a window are frequencies
-FAMILIES = ("t2", "pca", "conv_ae", "lstm_ae")  # trained unless others are named
+FAMILIES = ("t2", "pca", "pca_short", "limits", "conv_ae", "lstm_ae")  # trained unless others are named
 ALL_FAMILIES = (
     "t2",
     "pca",
+    "pca_short",
+    "limits",
     "dense_ae",
     "conv_ae",
     "lstm_ae",

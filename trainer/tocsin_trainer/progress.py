@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tocsin_trainer.train import Progress as Report
+from tocsin_trainer.results import Progress as Report
 from tocsin_trainer.train import Trained
 from tocsin_trainer.verdict import verdict
 
@@ -18,6 +18,7 @@ STAGES = {
     "epoch": "training",
     "convert": "converting",
     "judge": "calibrating and judging",
+    "cross-fit": "fitting on all rows",
     "export": "writing bundle and report",
 }
 

@@ -1,5 +1,6 @@
 """What a training run found, as values: `evaluate` and `train` make them, `report` and `metrics.json` show them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from tocsin.core.threshold import Threshold
 from tocsin.records import Bools, Channel, Floats
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with stage, done, of how many, and a few words."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ plainly not the machine, and a `Choice` says so; floors and scales are the only 
 
 | scaling  | center               | scale                                                                     |
 |----------|----------------------|---------------------------------------------------------------------------|
+| standard | mean                 | standard deviation; this is what is taken unasked                          |
 | robust   | median               | spread of the middle half, at least half of the deviation without extremes |
-| standard | mean                 | standard deviation                                                        |
 | minmax   | middle of the range  | half of the range: training data lie within −1 and 1                      |
 """
 
@@ -180,18 +180,18 @@ def scaling(kind: ScalingName | None, values: Floats) -> Standardise:
     is scaled by a hundredth of its value, by any rule, so that any change of it shows.
 
     Args:
-        kind: None = robust.
+        kind: None = standard.
         values: (n, C) rows, or (N, R, C) features of windows, of the training part.
     """
     if kind == "minmax":
         low, high = values.min(axis=0), values.max(axis=0)
         center, scale = (low + high) / 2, (high - low) / 2
-    elif kind == "standard":
-        center, scale = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-    else:
+    elif kind == "robust":
         low, first, center, third, high = np.percentile(values, (0.5, 25, 50, 75, 99.5), axis=0)
         scale = np.maximum((third - first) / 1.349, np.clip(values, low, high).std(axis=0) / 2)
         scale = np.where(scale > 0, scale, values.std(axis=0))
+    else:
+        center, scale = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
     tiny = 1e-9 * np.maximum(np.abs(center), 1.0)
     scale = np.where(scale > tiny, scale, np.where(center != 0, np.abs(center) / 100, 1.0))
     return Standardise(np.asarray(center, np.float64), np.asarray(scale, np.float64))

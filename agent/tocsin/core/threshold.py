@@ -4,6 +4,7 @@
 |------------|-----------------------------------------|-----------------------|
 | mu_sigma   | mean + k · standard deviation           | k, mean, sigma        |
 | quantile   | the q-quantile of the scores × margin   | q, margin             |
+| highest    | the highest score × (1 + 1 / n)         | highest, n            |
 | pot        | that only 1 − q of the windows reach,   | q, base, shape, scale |
 |            | by the tail of what lies over a base    |                       |
 | budget     | that normal running reaches so many     | base, episodes,       |
@@ -111,6 +112,20 @@ def quantile(scores: Floats, q: float, margin: float = 1.0) -> Threshold:
     90.0
     """
     return Threshold(_positive(float(np.quantile(scores, q)) * margin), "quantile", {"q": q, "margin": margin})
+
+
+def highest(scores: Floats, independent: float) -> Threshold:
+    """Over all that normal running has reached, by a margin that shrinks as recordings grow.
+
+    Args:
+        scores: (K,) of normal running that the model was not fitted on.
+        independent: n, how many windows the recording holds end to end; its overlapping ones tell no more.
+
+    >>> highest(np.array([1.0, 4.0]), 8).value
+    4.5
+    """
+    top, n = float(np.max(scores)), max(1.0, independent)
+    return Threshold(_positive(top * (1 + 1 / n)), "highest", {"highest": top, "n": n})
 
 
 def pot(scores: Floats, q: float, apart: int = 1) -> Threshold:

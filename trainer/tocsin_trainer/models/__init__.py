@@ -18,6 +18,7 @@ from tocsin_trainer.models import (
     dense_ae,
     dense_vae,
     latent_ae,
+    limits,
     losses,
     lstm_ae,
     lstm_predictor,
@@ -65,6 +66,8 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family("t2", "Hotelling's T² with a shrunk covariance: linear, closed form", t2.build, kind="whiten"),
         Family("pca", "windowed principal components: linear, closed form", pca.build),
+        Family("pca_short", "the same of the later half of a window", pca.build_short),
+        Family("limits", "limits on each number of a window by itself", limits.build, kind="limits"),
         Family("dense_ae", "dense autoencoder of the whole window", dense_ae.build, 60, 3e-3),
         Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3, augment=("mask", "drop")),
         Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),

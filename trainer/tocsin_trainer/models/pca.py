@@ -1,8 +1,9 @@
-"""Windowed PCA: the linear autoencoder, solved and not trained.
+"""Windowed PCA: the linear autoencoder, solved and not trained. What it leaves over is Q, the squared prediction error.
 
 ```
-(T, C) ─ flatten ─ dense k ─ dense T·C ─ reshape ─► (T, C)
+(T, C) ─ last n rows ─ flatten ─ dense k ─ dense n·C ─ reshape ─► (n, C)
 ```
+`pca` looks at all rows, `pca_short` at the later half of them: it is quicker to see a change, and knows less.
 Principal subspace of the flattened windows (Ku et al., Chemometrics and Intelligent Laboratory Systems 30, 1995:
 dynamic PCA).
 """
@@ -30,20 +31,30 @@ def build(windows: Floats32, seed: int) -> Any:
     Returns:
         A Keras model, (K, T, C) → (K, T, C).
     """
+    return _build(windows, windows.shape[1], seed, "pca")
+
+
+def build_short(windows: Floats32, seed: int) -> Any:
+    """Solves for the later half of the windows, as `build` does for all of them: (K, T, C) → (K, ⌊T/2⌋, C)."""
+    return _build(windows, max(1, windows.shape[1] // 2), seed, "pca_short")
+
+
+def _build(windows: Floats32, rows: int, seed: int, name: str) -> Any:
     rng = np.random.default_rng(seed)
     _, length, channels = windows.shape
-    chosen = windows[np.sort(rng.permutation(len(windows))[:MAX_WINDOWS])]
+    chosen = windows[np.sort(rng.permutation(len(windows))[:MAX_WINDOWS]), length - rows :]
     flat = chosen.reshape(len(chosen), -1).astype(np.float64)
     mean = flat.mean(axis=0)
     basis = _principal(flat - mean, rng)
 
     window = keras.Input((length, channels))
     latent = keras.layers.Dense(basis.shape[1], name="encode")
-    rebuilt = keras.layers.Dense(length * channels, name="decode")
-    out = keras.layers.Reshape((length, channels))(rebuilt(latent(keras.layers.Flatten()(window))))
+    rebuilt = keras.layers.Dense(rows * channels, name="decode")
+    late = window if rows == length else keras.layers.Cropping1D((length - rows, 0))(window)
+    out = keras.layers.Reshape((rows, channels))(rebuilt(latent(keras.layers.Flatten()(late))))
     latent.set_weights([basis, -mean @ basis])
     rebuilt.set_weights([basis.T, mean])
-    return keras.Model(window, out, name="pca")
+    return keras.Model(window, out, name=name)
 
 
 def _principal(flat: Floats, rng: np.random.Generator) -> Floats:

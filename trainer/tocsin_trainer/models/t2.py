@@ -19,7 +19,7 @@ from tocsin.records import Floats32
 
 MAX_INPUTS = 768  # numbers a window: the layer has the square of it
 MAX_WINDOWS = 8192
-SMALLEST = 0.03  # of the largest variance: below, a direction is noise, of the sensor or of int8
+SMALLEST = 1e-3  # of the mean variance: below, a direction is noise, of the sensor or of int8
 
 
 def build(windows: Floats32, seed: int) -> Any:
@@ -46,7 +46,7 @@ def build(windows: Floats32, seed: int) -> Any:
     mean = flat.mean(axis=0)
     covariance, _ = ledoit_wolf(flat)
     variance, directions = np.linalg.eigh(covariance)
-    root = directions / np.sqrt(np.maximum(variance, SMALLEST * variance[-1])) @ directions.T
+    root = directions / np.sqrt(np.maximum(variance, SMALLEST * variance.mean())) @ directions.T
 
     window = keras.Input((length, channels))
     whiten = keras.layers.Dense(length * channels, name="whiten")

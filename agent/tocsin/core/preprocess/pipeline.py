@@ -122,8 +122,9 @@ class Preprocessor:
             ):
                 level: Floats = center[:parts].mean(axis=0)
                 return level
-            case (Standardise(center=center), *_) if center.ndim == 1:
-                return center
+            case (Standardise(center=center), *_):
+                usual: Floats = center if center.ndim == 1 else center.mean(axis=0)
+                return usual
         return None
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -1,0 +1,212 @@
+"""Candidates: one model, or an ensemble, with its limit, its gate and its figures.
+
+Rules: every score is a model's own, through the agent's code; members of an ensemble are weighed by how steady their
+scores are in normal running, and by nothing else.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tocsin.core.scoring import Scorer
+from tocsin.core.threshold import Threshold
+from tocsin.records import Floats, Scores
+from tocsin_trainer import dataset as ds
+from tocsin_trainer.build import Built, Parts
+from tocsin_trainer.evaluate import bare_scores, combined, figures, play
+from tocsin_trainer.export import Grid
+from tocsin_trainer.gate import gate, roc_auc
+from tocsin_trainer.options import TrainOptions
+from tocsin_trainer.results import Candidate, Gate, Played
+from tocsin_trainer.stretch import Stretch
+
+Courses = tuple[Scores, ...]
+"""Bare scores of one model, stretch by stretch."""
+IN_TURN, LABELLED = "held back in turn", "labelled test"
+STEADIEST = 0.05  # of the spread of log scores: no member is trusted more than one that wanders so little
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the scores of some members become one.
+
+    Attributes:
+        normalisers: of the members: the geometric mean of each one's scores in normal running; 1 for a single one.
+        weights: mean 1; inverse to the spread of the logarithm of those scores: who wanders little in normal running
+            has more to say when it moves.
+    """
+
+    normalisers: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def combination(self) -> str:
+        """As the manifest names it."""
+        return "geometric" if len(self.weights) > 1 else "mean"
+
+    def __call__(self, members: tuple[Courses, ...]) -> Courses:
+        """The scores of the ensemble from its members' own."""
+        if len(members) == 1:
+            return members[0]
+        return combined(members, self.normalisers, self.weights, self.combination)
+
+
+def mix(normal: tuple[Courses, ...]) -> Mix:
+    """From each member's bare scores in normal running that it was not fitted on."""
+    if len(normal) == 1:
+        return Mix((1.0,), (1.0,))
+    tiny = float(np.finfo(np.float32).tiny)
+    logs = [np.log(np.maximum(np.concatenate([each.value for each in courses]), tiny)) for courses in normal]
+    weights = np.array([1 / max(float(log.std()), STEADIEST) for log in logs])
+    return Mix(tuple(float(np.exp(log.mean())) for log in logs), tuple((weights / weights.mean()).tolist()))
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal running that the members were not fitted on, scored by each of them, float and converted.
+
+    Attributes:
+        stretches: rows.
+        grid: on which windows they were scored.
+        converted: of each member.
+        exact: the same of the float models.
+        once: which of the stretches, together, hold each row once.
+    """
+
+    stretches: tuple[Stretch, ...]
+    grid: Grid
+    converted: tuple[Courses, ...]
+    exact: tuple[Courses, ...]
+    once: tuple[int, ...] = ()
+
+    def beside(self, others: tuple["Normal", ...]) -> "Normal":
+        """The same rows, scored by the members of all."""
+        made = (self, *others)
+        return replace(
+            self,
+            converted=tuple(course for each in made for course in each.converted),
+            exact=tuple(course for each in made for course in each.exact),
+        )
+
+
+class Judge:
+    """Scores every part of the recordings once a model, float and converted, and puts candidates together from them."""
+
+    def __init__(
+        self, parts: Parts, grid: Grid, options: TrainOptions, split: ds.Split, labelled: ds.Dataset | None
+    ) -> None:
+        self._parts, self._grid, self._options = parts, grid, options
+        self._calibration = split.calibration
+        self._shown = {"calibration": split.calibration, "test": split.test}
+        if labelled is not None:
+            self._shown[LABELLED] = labelled.stretches
+        self._known: dict[tuple[int, bool, str, int], Courses] = {}
+
+    def candidate(self, members: tuple[Built, ...], normal: Normal | None = None) -> tuple[Candidate, Scorer]:
+        """Limit, gate and figures of one model, or of some together; and how the agent would score by it.
+
+        Args:
+            members: of the candidate.
+            normal: what the limit is set on; None = the calibration part.
+        """
+        normal = normal or self._held_back(members)
+        converted, exact = mix(normal.converted), mix(normal.exact)
+        scores, limit = self._calibrated(converted, normal.converted, normal)
+        float_scores, limit_float = self._calibrated(exact, normal.exact, normal)
+        scorer = self.scorer(members, converted, limit)
+        injected = scorer.score(self._parts.injected).value
+        bare = scorer.score(self._parts.calibration).value
+        unseen = [] if not normal.once else [self._in_turn(normal, converted, limit)]
+        titles = [title for title in self._shown if title == LABELLED or not unseen]
+        played = (*unseen, *(self._play(title, members, converted, limit) for title in titles))
+        judged = [self._play(LABELLED, members, exact, limit_float, exact=True)] if LABELLED in titles else []
+        return Candidate(
+            family="+".join(each.family for each in members),
+            precision="+".join(sorted({each.rung.precision for each in members})),
+            headroom=max(each.rung.headroom for each in members),
+            bytes=sum(len(each.rung.content) for each in members),
+            float_bytes=sum(len(each.exact.content) for each in members),
+            latency_us=_latency_us(scorer, self._parts.calibration[:1]),
+            parameters=sum(int(each.fitted.model.count_params()) for each in members),
+            train_loss=members[-1].fitted.train_loss,
+            validation_loss=members[-1].fitted.validation_loss,
+            gate=self._gate(members, scorer, exact, limit_float, bare, injected),
+            threshold=limit,
+            threshold_float=limit_float,
+            separation=roc_auc(bare, injected),
+            figures=figures(played[-1], limit.value),
+            figures_float=figures(judged[0], limit_float.value) if judged else {},
+            played=played,
+            float_scores=float_scores,
+            converted_scores=scores,
+            seconds=sum(each.fitted.seconds for each in members),
+        ), scorer
+
+    def scorer(self, members: tuple[Built, ...], how: Mix, limit: Threshold, *, exact: bool = False) -> Scorer:
+        """Members together, as the agent runs them."""
+        made = tuple(
+            each.member(exact=exact, normaliser=normaliser, weight=weight)
+            for each, normaliser, weight in zip(members, how.normalisers, how.weights, strict=True)
+        )
+        return Scorer(made, self._grid.channel_weights, limit, how.combination)
+
+    def _held_back(self, members: tuple[Built, ...]) -> Normal:
+        grid = self._grid.dense
+        converted, exact = (
+            tuple(self._bare("calibration", each, grid, exact=form) for each in members) for form in (False, True)
+        )
+        return Normal(self._calibration, grid, converted, exact)
+
+    def _calibrated(self, how: Mix, members: tuple[Courses, ...], normal: Normal) -> tuple[Floats, Threshold]:
+        """Smoothed scores of normal running, and the limit that they give."""
+        rule, independent = self._options.threshold, sum(map(len, normal.stretches)) / self._grid.length
+        bare = how(members)
+        rough = rule.limit(np.concatenate([scores.value for scores in bare]), independent)
+        scores = play("", bare, normal.stretches, normal.grid, self._options.rule, rough).score
+        return scores, rule.limit(scores, independent)
+
+    def _in_turn(self, normal: Normal, how: Mix, limit: Threshold) -> Played:
+        courses = tuple(tuple(each[k] for k in normal.once) for each in normal.converted)
+        stretches = tuple(normal.stretches[k] for k in normal.once)
+        return play(IN_TURN, how(courses), stretches, normal.grid, self._options.rule, limit)
+
+    def _gate(
+        self,
+        members: tuple[Built, ...],
+        scorer: Scorer,
+        exact: Mix,
+        limit_float: Threshold,
+        bare: Floats,
+        injected: Floats,
+    ) -> Gate:
+        if len(members) == 1:
+            return members[0].gate
+        floating, rule = self.scorer(members, exact, limit_float, exact=True), self._options.threshold
+        bare_exact = floating.score(self._parts.calibration).value
+        injected_exact = floating.score(self._parts.injected).value
+        return gate(bare_exact, bare, injected_exact, injected, rule.limit(bare_exact).value, rule.limit(bare).value)
+
+    def _play(
+        self, title: str, members: tuple[Built, ...], how: Mix, limit: Threshold, *, exact: bool = False
+    ) -> Played:
+        bare = how(tuple(self._bare(title, each, self._grid, exact=exact) for each in members))
+        return play(title, bare, self._shown[title], self._grid, self._options.rule, limit)
+
+    def _bare(self, title: str, each: Built, grid: Grid, *, exact: bool) -> Courses:
+        key = (id(each), exact, title, grid.hop)
+        if key not in self._known:
+            scorer = Scorer((each.member(exact=exact),), grid.channel_weights, Threshold(1.0))
+            self._known[key] = bare_scores(scorer, self._shown[title], grid)
+        return self._known[key]
+
+
+def _latency_us(scorer: Scorer, window: Floats) -> float:
+    """Median time of one window from engineering units to score, on this machine."""
+    times = []
+    for _ in range(101):
+        begin = time.perf_counter_ns()
+        scorer.score(window)
+        times.append((time.perf_counter_ns() - begin) / 1e3)
+    return statistics.median(times)
