@@ -8,8 +8,8 @@ from tocsin_trainer.results import Gate
 MIN_AGREEMENT = 0.99
 MAX_AUC_CHANGE = 0.01
 MIN_CORRELATION = 0.95
-MAX_DISTORTION = 1.0
-FAR_OVER = 100.0  # times the limit: how far over, beyond this, makes no difference
+MAX_DISTORTION = 2.0
+FAR_OVER = 30.0  # times the limit: how far over, beyond this, makes no difference
 
 
 def gate(
@@ -38,7 +38,10 @@ def gate(
     Returns:
         What was found; `reason` names every figure outside of its limit.
     """
-    correlation = _correlation(float_normal, converted_normal)
+    correlation = _correlation(
+        _told_apart(np.concatenate([float_normal, float_injected]), threshold_float),
+        _told_apart(np.concatenate([converted_normal, converted_injected]), threshold_converted),
+    )
     over_float = np.concatenate([float_normal, float_injected]) >= threshold_float
     over_converted = np.concatenate([converted_normal, converted_injected]) >= threshold_converted
     agreement = float(np.mean(over_float == over_converted))
@@ -46,11 +49,8 @@ def gate(
     auc_converted = roc_auc(converted_normal, converted_injected)
     distortion = 0.0
     if float_wide is not None and converted_wide is not None:
-        seen = [
-            np.log(np.clip(scores / limit, 1 / FAR_OVER, FAR_OVER))
-            for scores, limit in ((float_wide, threshold_float), (converted_wide, threshold_converted))
-        ]
-        distortion = float(np.percentile(np.abs(seen[1] - seen[0]), 90))
+        far = _told_apart(float_wide, threshold_float), _told_apart(converted_wide, threshold_converted)
+        distortion = float(np.percentile(np.abs(far[1] - far[0]), 90))
     checks = (
         (agreement >= MIN_AGREEMENT, f"{agreement:.1%} of decisions agree, expected {MIN_AGREEMENT:.0%}"),
         (
@@ -78,6 +78,11 @@ def roc_auc(normal: Floats, anomalous: Floats) -> float:
     ordered = np.sort(normal)
     below = np.searchsorted(ordered, anomalous, "left") + np.searchsorted(ordered, anomalous, "right")
     return float(np.mean(below / (2 * len(normal))))
+
+
+def _told_apart(scores: Floats, limit: float) -> Floats:
+    """Logarithms of the ratios, as far as they make a difference."""
+    return np.log(np.clip(scores / limit, 1 / FAR_OVER, FAR_OVER))
 
 
 def _correlation(a: Floats, b: Floats) -> float:

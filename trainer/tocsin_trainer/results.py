@@ -133,7 +133,7 @@ class Gate:
     """Whether the converted model decides as the float one does.
 
     Attributes:
-        correlation: of the scores on calibration windows.
+        correlation: of the logarithms of the scores, on calibration windows and injected anomalies.
         agreement: part of decisions that are equal, 0 to 1.
         auc_float: ROC-AUC on injected anomalies, float model.
         auc_converted: the same, converted model.
