@@ -24,6 +24,7 @@ from tocsin_trainer.inputs import Inputs, prepared, signal, standardised
 from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.results import Fitted, Gate, Progress
+from tocsin_trainer.trackers import Tracker
 
 MAX_TRAIN_WINDOWS = 8_000
 MAX_GATE_WINDOWS = 2_000
@@ -58,12 +59,14 @@ class Run:
         inputs: what the signal is, and how it is cleaned.
         options: what the user asked for.
         progress: told how far it is.
+        tracker: follows the losses.
     """
 
     grid: Grid
     inputs: Inputs
     options: TrainOptions
     progress: Progress
+    tracker: Tracker
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,10 @@ class Built:
 def stride(rows: int, grid: Grid) -> int:
     """Rows from one training window to the next; windows of a cycle stay in step with it."""
     kind = signal(grid.sample_rate_hz, grid.length, grid.hop)
-    return grid.hop if kind == "cycle" else max(1, rows // MAX_TRAIN_WINDOWS, grid.length // OVERLAP[kind])
+    most = ds.most_windows(grid.length, len(grid.channels), MAX_TRAIN_WINDOWS)
+    if kind == "cycle":
+        return grid.hop * max(1, -(-rows // grid.hop // most))
+    return max(1, -(-rows // most), grid.length // OVERLAP[kind])
 
 
 def parts(split: ds.Split, grid: Grid, seed: int) -> Parts:
@@ -105,7 +111,8 @@ def parts(split: ds.Split, grid: Grid, seed: int) -> Parts:
     made = ds.windows(split.train, grid.length, step)
     held_back = max(1, round(len(made) * VALIDATION))
     overlap = 0 if grid.hop >= grid.length else min(grid.length // step, len(made) // 4)
-    calibration = ds.some_windows(split.calibration, grid.length, grid.dense.hop, MAX_GATE_WINDOWS, seed)
+    most = ds.most_windows(grid.length, len(grid.channels), MAX_GATE_WINDOWS)
+    calibration = ds.some_windows(split.calibration, grid.length, grid.dense.hop, most, seed)
     plain = standardised(made)
     normal = prepared(plain, calibration)
     injected = plain.inverse(inject(normal, seed)[0])
@@ -126,7 +133,9 @@ def fitted(family: str, windows: Floats, validation: Floats, run: Run) -> tuple[
 
     preprocessor = run.inputs.fitted(family, windows)
     shown, held_back = prepared(preprocessor, windows), prepared(preprocessor, validation)
-    model = fit(family, shown, held_back, run.options.seed, run.options.epochs, report)
+    options = run.options
+    how = options.fitting if run.inputs.shows_time else options.fitting.without_time()
+    model = fit(family, shown, held_back, options.seed, options.epochs, report, how=how, tracker=run.tracker)
     return model, preprocessor, shown
 
 

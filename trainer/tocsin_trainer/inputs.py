@@ -47,6 +47,12 @@ class Inputs:
     clean: tuple[Step, ...] = ()
     options: InputOptions = InputOptions()
 
+    @property
+    def shows_time(self) -> bool:
+        """Whether the rows that networks are shown follow one another in time."""
+        asked = self.options.features
+        return asked == ("signal",) if asked is not None else self.kind != "vibration"
+
     def fitted(self, family: str, windows: Floats) -> Preprocessor:
         """The family's steps: cleaning, features, standardisation, with constants from these windows.
 

@@ -25,6 +25,7 @@ from tocsin_trainer.stretch import Stretch
 Courses = tuple[Scores, ...]
 """Bare scores of one model, stretch by stretch."""
 IN_TURN, LABELLED = "held back in turn", "labelled test"
+MAX_SCORED = 50_000  # windows of a part: of a longer one, pieces stand for it
 STEADIEST = 0.05  # of the spread of log scores: no member is trusted more than one that wanders so little
 
 
@@ -98,8 +99,10 @@ class Judge:
         self, parts: Parts, grid: Grid, options: TrainOptions, split: ds.Split, labelled: ds.Dataset | None
     ) -> None:
         self._parts, self._grid, self._options = parts, grid, options
-        self._calibration = split.calibration
-        self._shown = {"calibration": split.calibration, "test": split.test}
+        most = MAX_SCORED * grid.hop
+        calibration, test = (ds.pieces(part, most, 8 * grid.length) for part in (split.calibration, split.test))
+        self._calibration = calibration
+        self._shown = {"calibration": calibration, "test": test}
         if labelled is not None:
             self._shown[LABELLED] = labelled.stretches
         self._known: dict[tuple[int, bool, str, int], Courses] = {}

@@ -32,6 +32,7 @@ from tocsin_trainer.quality import quality
 from tocsin_trainer.report import metrics_json, write_report
 from tocsin_trainer.results import Candidate, Choice, Progress, TrainingResult
 from tocsin_trainer.steps import channel_weights
+from tocsin_trainer.trackers import Tracker, Untracked
 
 NETWORK_MARGIN = 0.1  # of separation, by which a network has to beat the best linear model
 NETWORK_WINDOWS = 200  # end to end: of less normal running, a network's lead is luck
@@ -49,13 +50,19 @@ class Trained:
     metrics: Path
 
 
-def train(options: TrainOptions, progress: Progress = lambda *_: None, recordings: ds.Dataset | None = None) -> Trained:
+def train(
+    options: TrainOptions,
+    progress: Progress = lambda *_: None,
+    recordings: ds.Dataset | None = None,
+    tracker: Tracker = Untracked(),  # noqa: B008 - holds nothing
+) -> Trained:
     """Trains, converts, calibrates and judges the families, and ships one, or an ensemble of two.
 
     Args:
         options: what the user asked for.
         progress: told how far it is.
         recordings: `options.data`, where they are loaded already.
+        tracker: follows the losses.
 
     Raises:
         DataError: the recordings are damaged or too short.
@@ -72,7 +79,7 @@ def train(options: TrainOptions, progress: Progress = lambda *_: None, recording
     grid, smoothed = _grid(data, length, hop, options)
     seen = parts(split, grid, options.seed)
     shown, cleaned = inputs.choose(seen.all_normal, data.sample_rate_hz, hop, data.channels, options.inputs)
-    run = Run(grid, shown, options, progress)
+    run = Run(grid, shown, options, progress, tracker)
     candidates, shipped, made, skipped = _candidates(data, split, labelled, seen, run)
     result = TrainingResult(
         asset=options.asset,
