@@ -93,7 +93,7 @@ class Built:
         """The model as the agent runs it; `exact` for the float one."""
         form = self.exact if exact else self.rung
         model = TfliteModel(form.content, form.batch_content)
-        return Member(model, self.preprocessor, FAMILIES[self.family].kind, normaliser, weight)
+        return Member(model, self.preprocessor, FAMILIES[self.family].kind, normaliser, weight, form.input_range)
 
 
 def stride(rows: int, grid: Grid) -> int:
@@ -189,6 +189,7 @@ def _bare_scores(
     model: Fitted, form: Converted, preprocessor: Preprocessor, parts: Parts, grid: Grid
 ) -> tuple[Floats, Floats, Floats]:
     """Scores of normal, of injected and of wide windows, each for itself."""
-    member = Member(TfliteModel(form.content), preprocessor, FAMILIES[model.family].kind)
+    kind = FAMILIES[model.family].kind
+    member = Member(TfliteModel(form.content), preprocessor, kind, input_range=form.input_range)
     scorer = Scorer((member,), grid.channel_weights, Threshold(1.0))
     return tuple(scorer.score(windows).value for windows in (parts.calibration, parts.injected, parts.wide))  # type: ignore[return-value]

@@ -45,6 +45,7 @@ class Converted:
         headroom: factor on the representative windows.
         content: the file; its input is (1, T, C).
         batch_content: the same with a first dimension left open, or None.
+        input_range: lowest and highest number that int8 can tell from others; None where it tells all.
     """
 
     family: str
@@ -52,6 +53,7 @@ class Converted:
     headroom: float
     content: bytes
     batch_content: bytes | None = None
+    input_range: tuple[float, float] | None = None
 
 
 class Converter:
@@ -64,6 +66,7 @@ class Converter:
         self._folder = tempfile.TemporaryDirectory(prefix="tocsin-convert-")
         self._path = Path(self._folder.name)
         self._models: list[Fitted] = []
+        self._seen: list[tuple[float, float]] = []
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -82,7 +85,12 @@ class Converter:
         """Hands a model over, with the (N, T, C) windows it was fitted on, as it sees them."""
         number = len(self._models)
         fitted.model.save(self._path / f"{number}.keras")
-        np.save(self._path / f"{number}.npy", representative(train_windows))
+        windows = representative(train_windows)
+        np.save(self._path / f"{number}.npy", windows)
+        beyond = FAMILIES[fitted.family].extremes
+        extremes = windows[:0] if beyond is None else beyond(fitted.model, train_windows)
+        np.save(self._path / f"{number}-extremes.npy", extremes)
+        self._seen.append((min(0.0, float(windows.min())), max(0.0, float(windows.max()))))
         self._models.append(fitted)
 
     def ladder(self, fitted: Fitted) -> Iterator[Converted]:
@@ -100,7 +108,10 @@ class Converter:
         Raises:
             TocsinError: the conversion failed; says of which model, and the converter's last word.
         """
-        return Converted(fitted.family, precision, headroom, self._ask(fitted, precision, headroom, batch=False))
+        content = self._ask(fitted, precision, headroom, batch=False)
+        seen = self._seen[self._number(fitted)] if precision == "int8" else None
+        reach = None if seen is None else (headroom * seen[0], headroom * seen[1])
+        return Converted(fitted.family, precision, headroom, content, input_range=reach)
 
     def with_batch(self, fitted: Fitted, converted: Converted) -> Converted:
         """The same rung with its batch file; unchanged for a recurrent family, which gains nothing by one.
@@ -114,7 +125,7 @@ class Converter:
         return replace(converted, batch_content=content)
 
     def _ask(self, fitted: Fitted, precision: str, headroom: float, *, batch: bool) -> bytes:
-        number = next(k for k, added in enumerate(self._models) if added is fitted)
+        number = self._number(fitted)
         request = {"model": number, "precision": precision, "headroom": headroom, "batch": batch, "out": "out.tflite"}
         if self._child is None:  # the last conversion ended it
             self._child = self._start()
@@ -130,6 +141,9 @@ class Converter:
         raise TocsinError(
             f"the conversion of {fitted.family} to {precision}, headroom {headroom:g}, {self._end(child)}"
         )
+
+    def _number(self, fitted: Fitted) -> int:
+        return next(k for k, added in enumerate(self._models) if added is fitted)
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {

@@ -72,7 +72,8 @@ def crossfit(
         model, preprocessor, shown = fitted(family, windows, windows[:1], run)
         converter.add(model, shown)
         rung = converter.convert(model, built.rung.precision, built.rung.headroom)
-        member = Member(TfliteModel(rung.content), preprocessor, FAMILIES[family].kind)
+        kind = FAMILIES[family].kind
+        member = Member(TfliteModel(rung.content), preprocessor, kind, input_range=rung.input_range)
         once += [len(stretches) + k for k in plain]
         stretches += held
         courses += bare_scores(Scorer((member,), grid.channel_weights, Threshold(1.0)), held, grid)

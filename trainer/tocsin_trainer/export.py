@@ -201,6 +201,7 @@ def _member(each: MemberModel) -> dict[str, Any]:
         "bytes": len(converted.content),
         "normaliser": member.normaliser,
         "weight": member.weight,
+        "input_range": member.input_range,
         "preprocess": member.preprocessor.to_json(),
         "input_shape": list(member.model.input_shape),
         "output_shape": list(member.model.output_shape),

@@ -3,7 +3,8 @@
 Reads one JSON request a line from standard input, `{"model", "precision", "headroom", "batch", "out"}`; writes the
 file `out` into the folder and answers `done` on standard output. A failure ends the process: its last line on standard
 error says why.
-The folder holds `MODEL.keras` and `MODEL.npy`, representative windows (N, T, C) float32. Other processes never
+The folder holds `MODEL.keras`, and in `MODEL.npy` and `MODEL-extremes.npy` representative windows (N, T, C) float32, of
+which the headroom is for the first alone. Other processes never
 import this module, because it imports tensorflow.
 """
 
@@ -35,6 +36,7 @@ def main(folder: Path) -> None:
             _save(keras.saving.load_model(folder / f"{model}.keras", compile=False), None if many else 1, path)
             saved.add(path)
         windows = amplified(np.load(folder / f"{model}.npy"), request["headroom"])
+        windows = np.concatenate([windows, np.load(folder / f"{model}-extremes.npy")])
         content = _converted(path, request["precision"], windows)
         (folder / request["out"]).write_bytes(content)
         answers.write("done\n")

@@ -76,6 +76,7 @@ class MemberFile:
         preprocessor: engineering units → its input.
         normaliser: its typical score in normal running.
         weight: in the combination; all of them have mean 1.
+        input_range: lowest and highest number that its int8 form can tell from others; None = all.
     """
 
     name: str
@@ -87,6 +88,7 @@ class MemberFile:
     preprocessor: Preprocessor
     normaliser: float
     weight: float = 1.0
+    input_range: tuple[float, float] | None = None
 
     @classmethod
     def from_json(cls, form: dict[str, Any]) -> Self:
@@ -102,6 +104,7 @@ class MemberFile:
             preprocessor=Preprocessor.from_json(form["preprocess"]),
             normaliser=float(form["normaliser"]),
             weight=float(form.get("weight", 1.0)),
+            input_range=_range(form.get("input_range")),
         )
 
 
@@ -320,7 +323,8 @@ class Bundle:
                     f"{member.file} maps {model.input_shape} to {given}, the manifest says {expected} to what a member "
                     f"of kind {member.kind} gives"
                 )
-            members.append(Member(model, member.preprocessor, member.kind, member.normaliser, member.weight))
+            shown = member.preprocessor, member.kind, member.normaliser, member.weight, member.input_range
+            members.append(Member(model, *shown))
         return Scorer(
             tuple(members), manifest.channel_weights, manifest.threshold, manifest.combination, manifest.modes
         )
@@ -349,6 +353,15 @@ def _modes(raw: dict[str, Any], channels: tuple[str, ...]) -> Modes | None:
     if by_mode != ("modes" in raw):
         raise BundleError("manifest.json is damaged: `modes` and the smoothing `geometric_ewma_by_mode` go together")
     return modes_from_json(raw["modes"], channels) if by_mode else None
+
+
+def _range(form: Any) -> tuple[float, float] | None:
+    if form is None:
+        return None
+    low, high = (float(value) for value in form)
+    if not -np.inf < low <= 0 <= high < np.inf:
+        raise ValueError("input_range: expected a finite number below 0 and one above")
+    return low, high
 
 
 def _gives(kind: str, rows: int, given: int) -> bool:

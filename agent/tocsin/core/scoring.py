@@ -22,6 +22,10 @@ largest m_c, and per_channel_c is value · m_c / Σ m_c.
   least that it can be, which it is at x = µ and σ = σ₀ = 0.1, the floor of σ. It is the reconstruction probability of
   An & Cho (SNU Data Mining Center, 2015), taken at the mean of the latent variables instead of over samples of them.
 
+An int8 model saturates where its input leaves the range that it was converted for. Where x is compared with y, what
+lies beyond is part of r by itself; of whiten and limits it is added to y as it is: a fault ten times as large must not
+look like a small one.
+
 Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and combined by
 their `weight` (of mean 1):
 
@@ -63,6 +67,7 @@ class Member:
         kind: how its output becomes a residual, one of KINDS.
         normaliser: its typical score in normal running; 1 for a bundle of one.
         weight: in an ensemble, 0 or more; all of them have mean 1.
+        input_range: lowest and highest number that the int8 model can tell from others; None = all.
     """
 
     model: TfliteModel
@@ -70,10 +75,16 @@ class Member:
     kind: str = "reconstruct"
     normaliser: float = 1.0
     weight: float = 1.0
+    input_range: tuple[float, float] | None = None
 
     def residual(self, prepared: Floats32) -> Floats32:
         """(K, rows, C) what the model does not explain of (K, T, C)."""
-        return residual(self.kind, prepared, self.model.predict(prepared))
+        found = residual(self.kind, prepared, self.model.predict(prepared))
+        if self.input_range is None or self.kind not in ("whiten", "limits") or found.shape != prepared.shape:
+            return found
+        low, high = self.input_range
+        beyond: Floats32 = prepared - prepared.clip(low, high)
+        return found + beyond
 
     def split(self, prepared: Floats32, channel_weights: Floats) -> Floats:
         """(K, C) each channel's part of the score of (K, T, C) windows; the parts add up to it.

@@ -43,6 +43,7 @@ class Family:
         kind: how its output becomes a residual, see `tocsin.core.scoring`.
         loss: (windows (K, T, C), what the model gives of them) → number, 0 or more; or a name that Keras knows.
         finish: model as trained, windows it was trained on → the model that scores; None where they are the same.
+        extremes: model, windows → windows on which int8 ranges have to be right too, beyond normal running.
         augment: what is done to its training windows where the user asks for nothing, of `AUGMENTATIONS`.
     """
 
@@ -56,6 +57,7 @@ class Family:
     kind: str = "reconstruct"
     loss: str | Callable[[Any, Any], Any] = "mse"
     finish: Callable[[Any, Floats32], Any] | None = None
+    extremes: Callable[[Any, Floats32], Floats32] | None = None
     augment: tuple[str, ...] = ()
 
 
@@ -64,7 +66,13 @@ _variational: dict[str, Any] = {"kind": "probability", "loss": losses.deviance, 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("t2", "Hotelling's T² with a shrunk covariance: linear, closed form", t2.build, kind="whiten"),
+        Family(
+            "t2",
+            "Hotelling's T² with a shrunk covariance: linear, closed form",
+            t2.build,
+            kind="whiten",
+            extremes=t2.extremes,
+        ),
         Family("pca", "windowed principal components: linear, closed form", pca.build),
         Family("pca_short", "the same of the later half of a window", pca.build_short),
         Family("limits", "limits on each number of a window by itself", limits.build, kind="limits"),

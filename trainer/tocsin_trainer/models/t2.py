@@ -19,6 +19,8 @@ from tocsin.records import Floats32
 
 MAX_INPUTS = 768  # numbers a window: the layer has the square of it
 MAX_WINDOWS = 8192
+MAX_EXTREMES = 512  # windows that tell how large outputs usually are
+REACH = 16.0  # times the largest output in normal running: what int8 outputs have to tell from one another
 SMALLEST = 1e-3  # of the mean variance: below, a direction is noise, of the sensor or of int8
 
 
@@ -53,3 +55,25 @@ def build(windows: Floats32, seed: int) -> Any:
     out = keras.layers.Reshape((length, channels))(whiten(keras.layers.Flatten()(window)))
     whiten.set_weights([root, -mean @ root])
     return keras.Model(window, out, name="t2")
+
+
+def extremes(model: Any, windows: Floats32) -> Floats32:
+    """(2, T, C) windows that are small and give large outputs: along the direction of least variance, both ways.
+
+    A fault that breaks a tight relation between channels moves y far and x hardly at all: of int8 outputs whose range
+    came from normal running, nothing of it would be left.
+
+    Args:
+        model: as `build` gives it.
+        windows: (N, T, C) normal, standardised.
+    """
+    root = np.asarray(model.get_layer("whiten").get_weights()[0], np.float64)
+    gain, directions = np.linalg.eigh(root)
+    steepest, peak = directions[:, -1], float(np.abs(directions[:, -1]).max())
+    seen = windows[:MAX_EXTREMES].reshape(-1, len(root)).astype(np.float64)
+    center = seen.mean(axis=0)
+    usual = float(np.abs((seen - center) @ root).max())
+    far = min(REACH * usual / (gain[-1] * peak), float(np.abs(seen).max()) / peak)
+    both = center + far * np.array([[1.0], [-1.0]]) * steepest
+    made: Floats32 = both.reshape(2, *windows.shape[1:]).astype(np.float32)
+    return made
