@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -41,8 +42,9 @@ class TrainSettings(Settings):
     hop: int | None = Field(None, ge=1)
     families: tuple[str, ...] | None = None
     epochs: int | None = Field(None, ge=1)
-    threshold: Literal["mu_sigma", "quantile", "pot"] | None = None
+    threshold: Literal["highest", "mu_sigma", "quantile", "pot"] | None = None
     false_alarms: str | None = None
+    mode_column: str | None = None
     k: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
@@ -118,9 +120,10 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
 @click.option("--label", help="Name of the label column in --test, when it is not found.")
 @click.option(
     "--threshold",
-    type=click.Choice(["mu_sigma", "quantile", "pot"]),
-    help="How the limit is found.  [default: mu_sigma]",
+    type=click.Choice(["highest", "mu_sigma", "quantile", "pot"]),
+    help="How the limit is found.  [default: highest]",
 )
+@click.option("--mode-column", help="Channel whose levels are the operating modes; found by clustering when left out.")
 @click.option(
     "--false-alarms",
     metavar="RATE",
@@ -186,8 +189,7 @@ def train(
 
     Needs nothing but the recordings: channels, rate, window and hop are chosen from the data and explained. Trains
     every family, converts each to int8, sets the limit on the converted model's scores of data that it has not seen,
-    and ships the one that tells injected anomalies from normal running best; a network ships only where it is clearly
-    better than what is linear.
+    and ships the linear models that see different things, together; a network ships only where it is clearly better.
 
     \b
     Leaves in --out:
@@ -273,6 +275,8 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
         hop=flags["hop"] or file.hop,
         epochs=flags["epochs"] or file.epochs,
         threshold=_threshold(file, flags),
+        mode_column=flags["mode_column"] or file.mode_column,
+        command=shlex.join(["tocsin", *sys.argv[1:]]),
         rule=file.alarm.rule(AlarmRule()),
         precision=flags["precision"],
         repair=flags["repair"],

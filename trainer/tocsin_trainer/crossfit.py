@@ -76,7 +76,7 @@ def crossfit(
         member = Member(TfliteModel(rung.content), preprocessor, kind, input_range=rung.input_range)
         once += [len(stretches) + k for k in plain]
         stretches += held
-        courses += bare_scores(Scorer((member,), grid.channel_weights, Threshold(1.0)), held, grid)
+        courses += bare_scores(Scorer((member,), grid.channel_weights, Threshold(1.0), modes=grid.modes), held, grid)
     scores = (tuple(courses),)  # of float and converted: they decide alike, or the rung would not have passed
     return built, Normal(tuple(stretches), grid, scores, scores, tuple(once))
 

@@ -15,6 +15,7 @@ from tocsin.core.threshold import Threshold
 from tocsin.records import Floats, Scores
 from tocsin_trainer import dataset as ds
 from tocsin_trainer.build import Built, Parts
+from tocsin_trainer.calibrate import Calibrated, calibrate
 from tocsin_trainer.evaluate import bare_scores, combined, figures, play
 from tocsin_trainer.export import Grid
 from tocsin_trainer.gate import gate, roc_auc
@@ -116,8 +117,10 @@ class Judge:
         """
         normal = normal or self._held_back(members)
         converted, exact = mix(normal.converted), mix(normal.exact)
-        scores, limit = self._calibrated(converted, normal.converted, normal)
-        float_scores, limit_float = self._calibrated(exact, normal.exact, normal)
+        own, own_float = (
+            self._calibrated(*each, normal) for each in ((converted, normal.converted), (exact, normal.exact))
+        )
+        limit, limit_float = own.threshold, own_float.threshold
         scorer = self.scorer(members, converted, limit)
         injected = scorer.score(self._parts.injected).value
         bare = scorer.score(self._parts.calibration).value
@@ -142,8 +145,8 @@ class Judge:
             figures=figures(played[-1], limit.value),
             figures_float=figures(judged[0], limit_float.value) if judged else {},
             played=played,
-            float_scores=float_scores,
-            converted_scores=scores,
+            float_scores=np.concatenate(own_float.courses),
+            converted_scores=np.concatenate(own.courses),
             seconds=sum(each.fitted.seconds for each in members),
         ), scorer
 
@@ -153,7 +156,7 @@ class Judge:
             each.member(exact=exact, normaliser=normaliser, weight=weight)
             for each, normaliser, weight in zip(members, how.normalisers, how.weights, strict=True)
         )
-        return Scorer(made, self._grid.channel_weights, limit, how.combination)
+        return Scorer(made, self._grid.channel_weights, limit, how.combination, self._grid.modes)
 
     def _held_back(self, members: tuple[Built, ...]) -> Normal:
         grid = self._grid.dense
@@ -162,13 +165,22 @@ class Judge:
         )
         return Normal(self._calibration, grid, converted, exact)
 
-    def _calibrated(self, how: Mix, members: tuple[Courses, ...], normal: Normal) -> tuple[Floats, Threshold]:
+    def _calibrated(self, how: Mix, members: tuple[Courses, ...], normal: Normal) -> Calibrated:
         """Smoothed scores of normal running, and the limit that they give."""
-        rule, independent = self._options.threshold, sum(map(len, normal.stretches)) / self._grid.length
-        bare = how(members)
-        rough = rule.limit(np.concatenate([scores.value for scores in bare]), independent)
-        scores = play("", bare, normal.stretches, normal.grid, self._options.rule, rough).score
-        return scores, rule.limit(scores, independent)
+        options, grid = self._options, normal.grid
+        bare, stretches = how(members), normal.stretches
+        if options.threshold.method == "budget" and normal.once:  # alarms are counted once
+            bare, stretches = tuple(bare[k] for k in normal.once), tuple(stretches[k] for k in normal.once)
+        return calibrate(
+            bare,
+            grid.hop / grid.sample_rate_hz,
+            options.threshold,
+            options.rule,
+            smoothing=grid.smoothing,
+            modes=1 if grid.modes is None else len(grid.modes),
+            seed=options.seed,
+            independent=sum(map(len, stretches)) / grid.length,
+        )
 
     def _in_turn(self, normal: Normal, how: Mix, limit: Threshold) -> Played:
         courses = tuple(tuple(each[k] for k in normal.once) for each in normal.converted)
@@ -200,7 +212,7 @@ class Judge:
     def _bare(self, title: str, each: Built, grid: Grid, *, exact: bool) -> Courses:
         key = (id(each), exact, title, grid.hop)
         if key not in self._known:
-            scorer = Scorer((each.member(exact=exact),), grid.channel_weights, Threshold(1.0))
+            scorer = Scorer((each.member(exact=exact),), grid.channel_weights, Threshold(1.0), modes=grid.modes)
             self._known[key] = bare_scores(scorer, self._shown[title], grid)
         return self._known[key]
 

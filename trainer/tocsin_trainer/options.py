@@ -99,6 +99,8 @@ class TrainOptions:
         repair: mend damaged recordings and say so, instead of stopping.
         version: of the bundle; None = the time of day.
         inputs: what models are shown.
+        command: that asked, for report and model card; empty where there was none.
+        mode_column: channel whose levels are the machine's operating modes; None = found by clustering.
         channel_weights: of channels in the score, by name; 1 where not named, then all of them to a mean of 1.
         fitting: how networks are trained.
     """
@@ -119,5 +121,7 @@ class TrainOptions:
     repair: bool = False
     version: str | None = None
     inputs: InputOptions = InputOptions()
+    command: str = ""
+    mode_column: str | None = None
     channel_weights: Mapping[str, float] = field(default_factory=dict)
     fitting: FitOptions = FitOptions()

@@ -13,20 +13,23 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tocsin.core.bundle import Bundle
+from tocsin.core.promise import rate_text
 from tocsin.core.scoring import Scorer
-from tocsin.core.threshold import k_table
+from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import DataError, GateError
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
 from tocsin_trainer.build import MAX_GATE_WINDOWS, Built, Parts, Run, converted, fitted, parts
 from tocsin_trainer.convert import Converter
-from tocsin_trainer.crossfit import crossfit, is_short
+from tocsin_trainer.crossfit import SHORT, crossfit, is_short
 from tocsin_trainer.evaluate import baselines
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.judge import Judge, Normal
 from tocsin_trainer.models import FAMILIES
+from tocsin_trainer.modes import find_modes, modes_of_channel, window_figures
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.quality import quality
 from tocsin_trainer.report import metrics_json, write_report
@@ -79,6 +82,7 @@ def train(
     grid, smoothed = _grid(data, length, hop, options)
     seen = parts(split, grid, options.seed)
     shown, cleaned = inputs.choose(seen.all_normal, data.sample_rate_hz, hop, data.channels, options.inputs)
+    grid, told = _modes(data, split, grid, options)
     run = Run(grid, shown, options, progress, tracker)
     candidates, shipped, made, skipped = _candidates(data, split, labelled, seen, run)
     result = TrainingResult(
@@ -91,13 +95,14 @@ def train(
         length=length,
         hop=hop,
         rows=split.rows(),
-        choices=(*data.choices, *choices, *cleaned, smoothed, *made),
+        choices=(*data.choices, *choices, *cleaned, told, smoothed, *made),
         warnings=(*data.warnings, *skipped),
         candidates=candidates,
         k_table=tuple(k_table(shipped.candidate.converted_scores)),
         baselines=baselines(shipped.candidate.played[-1], options.seed) if labelled else {},
         quality=quality(loaded),
         seconds=time.perf_counter() - begin,
+        extra=_promised(shipped.candidate.threshold) | {"command": options.command},
     )
     progress("export", 0, 1, "")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -108,12 +113,29 @@ def train(
     )
     how = shipped.scorer.combination
     bundle = export(options.out, result, grid, models, golden, options.rule, options.data, how)
-    result = replace(result, extra={"next_command": f"tocsin replay --bundle {bundle.path} --input NEW.csv"})
+    next_command = f"tocsin replay --bundle {bundle.path} --input NEW.csv"
+    result = replace(result, extra=result.extra | {"next_command": next_command})
     report, metrics = options.out / "report.html", options.out / "metrics.json"
     write_report(result, report)
     document = {**metrics_json(result), "bundle": bundle.path.name, "sha256": bundle.digest, "report": report.name}
     metrics.write_text(json.dumps(document, indent=1) + "\n")
     return Trained(result, bundle, report, metrics)
+
+
+def _promised(threshold: Threshold) -> dict[str, Any]:
+    """The promise of false alarms, for card and report."""
+    made = threshold.promise
+    if made is None:
+        return {}
+    return {
+        "promise": {
+            "sentence": made.sentence(),
+            "asked": rate_text(made.asked),
+            "promised": None if made.refused else rate_text(made.asked),
+            "interval": [rate_text(made.low), rate_text(made.high)],
+            "needed_hours": made.needed_hours,
+        }
+    }
 
 
 @dataclass(frozen=True)
@@ -213,8 +235,21 @@ def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tup
     else:
         span, why = max(1, length // 4 // hop), "a quarter of a window: slow processes wander, and so do their scores"
     weights = tuple(channel_weights(options.channel_weights, data.channels).tolist())
-    grid = Grid(data.channels, data.sample_rate_hz, data.max_gap_s, length, hop, span, weights)
+    grid = Grid(data.channels, data.sample_rate_hz, data.max_gap_s, length, hop, span, weights=weights)
     return grid, Choice("smoothing", f"{span} windows" if span > 1 else "none", why)
+
+
+def _modes(data: ds.Dataset, split: ds.Split, grid: Grid, options: TrainOptions) -> tuple[Grid, Choice]:
+    """The grid with what tells operating modes apart, where the machine has several."""
+    if options.mode_column is None and is_short(data, grid):
+        why = f"less than {SHORT} windows of normal running, end to end, are too few to tell modes apart"
+        return grid, Choice("modes", "one", why)
+    figures = window_figures(split.train, grid.length, grid.hop)
+    if options.mode_column is not None:
+        modes, choice = modes_of_channel(options.mode_column, grid.channels, figures)
+        return replace(grid, modes=modes), choice
+    found, choice = find_modes(figures, grid.length / grid.hop, options.seed)
+    return replace(grid, modes=found), choice
 
 
 def _choose(candidates: list[Candidate], run: Run, windows: float) -> tuple[int, str]:
