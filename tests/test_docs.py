@@ -21,11 +21,14 @@ from tocsin.cli.main import cli
 from tocsin.cli.replay import _Scores, event_json
 from tocsin.config import AgentSettings
 from tocsin.core.bundle import load_bundle
+from tocsin.core.modes import Centroids, Ranges
 from tocsin.core.preprocess import STEPS
+from tocsin.core.scoring import COMBINATIONS, KINDS
 from tocsin.core.threshold import Threshold
 from tocsin.delivery.wire import AlarmEvent
 from tocsin.recordings import TableOptions
 from tocsin.records import Change, Contribution, Transition
+from tocsin_trainer.calibrate import METHODS
 from tocsin_trainer.cli import TrainSettings
 from tocsin_trainer.evaluation import evaluate, evaluation_json
 from tocsin_trainer.explain.explanation import explain, explanation_json
@@ -210,13 +213,31 @@ def table_keys(page: str, heading: str) -> set[str]:
 REFERENCE = (DOCS / "reference/index.md").read_text("utf-8")
 
 
+def manifest_row(key: str) -> set[str]:
+    """What is quoted in the manifest's table beside a key."""
+    section = REFERENCE.partition("\n## The bundle\n")[2].partition("\n## ")[0]
+    (row,) = re.findall(rf"^\| `{key}` \| (.*) \|$", section, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row))
+
+
 def test_the_manifests_keys_are_those_of_the_reference() -> None:
     bundle = load_bundle(ROOT / "tests/data/small.tocsin")
     files = {"manifest.json", "*.tflite", "golden.npz", "model_card.md"}
-    assert table_keys(REFERENCE, "The bundle") - files == set(bundle.manifest.raw)
-    members = re.search(r"^\| `members` \| each: (.*) \|$", REFERENCE, re.MULTILINE)[1]
-    named = set(re.findall(r"`(\w+)`", members)) - {"reconstruct", "whiten", "probability"}
-    assert named == set(bundle.manifest.raw["members"][0]) | {"weight"}
+    assert table_keys(REFERENCE, "The bundle") - files == set(bundle.manifest.raw) | {"modes"}
+    named = manifest_row("members") - set(KINDS)
+    assert named == set(bundle.manifest.raw["members"][0]) | {"weight", "input_range"}
+
+
+def test_every_kind_combination_rule_and_form_of_modes_stands_in_the_reference() -> None:
+    assert set(KINDS) <= manifest_row("members")
+    assert set(COMBINATIONS) <= manifest_row("score")
+    assert set(METHODS) <= manifest_row("threshold")
+    numbers = np.ones(1)
+    forms = (
+        Centroids(numbers, numbers, np.ones((1, 1))).to_json(("flow",)),
+        Ranges(0, numbers, numbers).to_json(("flow",)),
+    )
+    assert {*forms[0], *forms[1], "centroids", "ranges"} == manifest_row("modes")
 
 
 def test_the_preprocessing_steps_are_those_of_the_reference() -> None:

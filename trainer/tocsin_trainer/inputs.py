@@ -8,7 +8,7 @@
 
 The panel is the linear ensemble that ships unless a network is clearly better: its members see different things, and
 each alone misses some. With one channel it is t2 alone: what PCA leaves over are broken relations between channels.
-The constants are fitted on the training part and on nothing else.
+The constants come from the windows that a family is fitted on; those of cleaning from the training part.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Inputs:
 
         Args:
             family: name in `tocsin_trainer.models.FAMILIES`.
-            windows: (N, T, C) of the training part, engineering units.
+            windows: (N, T, C) that the family is fitted on, engineering units.
 
         Raises:
             DataError: the family has nothing to say of such a signal.

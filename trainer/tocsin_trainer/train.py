@@ -4,7 +4,8 @@
 load → window, split → each family: inputs → fit → convert → gate (short recordings: cross-fitted)
      → candidates, ensembles among them → calibrate → evaluate(test) → choose → bundle → report
 ```
-Rules: statistics come from train only, thresholds from rows that the model was not fitted on, figures from test only;
+Rules: statistics come from train only, but for closed forms of short recordings, which are fitted on all rows;
+thresholds come from rows that the model was not fitted on, figures against labels from nothing but labelled recordings;
 every score is the converted model's, computed by the agent's own code.
 """
 
@@ -59,7 +60,7 @@ def train(
     recordings: ds.Dataset | None = None,
     tracker: Tracker = Untracked(),  # noqa: B008 - holds nothing
 ) -> Trained:
-    """Trains, converts, calibrates and judges the families, and ships one, or an ensemble of two.
+    """Trains, converts, calibrates and judges the families, and ships one, or some together.
 
     Args:
         options: what the user asked for.
