@@ -1,7 +1,7 @@
 """Float models → TFLite files, one rung of a ladder after the other, each made when it is asked for.
 
 ```
-int8 · headroom 1 → 1.5 → 2 → 3 → 6 → dynamic → float32
+int8 · headroom 1 → 2 → 6 → dynamic → float32
 ```
 The headroom is a factor on the windows that fix the int8 ranges: plain ranges saturate on drift, wide ones cost
 resolution. The caller takes the first rung that passes its gate.
@@ -29,7 +29,7 @@ from tocsin.records import Floats32
 from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.results import Fitted
 
-HEADROOMS = (1.0, 1.5, 2.0, 3.0, 6.0)
+HEADROOMS = (1.0, 2.0, 6.0)
 LADDER = (*(("int8", headroom) for headroom in HEADROOMS), ("dynamic", 1.0), ("float32", 1.0))
 REPRESENTATIVE = 256  # windows
 TIMEOUT_S = 300.0  # of one conversion, the start of the child included
