@@ -8,7 +8,10 @@ refused.
 - bursts: one window in a hundred is eight times as loud, with exponential tails;
 - slow: load drifts over days, so that a week shows two or three of its states;
 - channels: four channels with a common load and Student's t noise (4 degrees), whitened on a part of their own, windows
-  and scores by the agent's own code.
+  and scores by the agent's own code;
+- shifts, fast shifts: squares of Student numbers (5 degrees) over second-order noise, a third of the shifts louder,
+  load that drifts over a day or over 6 hours. No constant of the method was set on these two: they are its test, the
+  others are what it was made with.
 
     python benchmarks/false_alarms.py --runs 50
 """
@@ -68,6 +71,13 @@ def scores(rng: np.random.Generator, count: int, drift: float, drift_h: float, b
     return np.exp(0.25 * fast + drift * wandering(rng, count, drift_h * AN_HOUR) + 0.1 * day)
 
 
+def shifts(rng: np.random.Generator, count: int, drift: float, drift_h: float) -> Floats:
+    """Scores with heavy tails, noise of two memories, a louder third shift and drift of load."""
+    fast = wandering(rng, count, 4.0) + 0.7 * wandering(rng, count, 25.0)
+    load = drift * wandering(rng, count, drift_h * AN_HOUR) + 0.15 * (np.arange(count) // (8 * AN_HOUR) % 3 == 1)
+    return np.exp(0.2 * fast + load) * (1 + 0.15 * rng.standard_t(5, count) ** 2)
+
+
 def channels(rng: np.random.Generator, count: int, rows: int = 12) -> Floats:
     """T² of four channels that a load moves together, in windows of two hops."""
     noise_of_training = np.random.default_rng(1)
@@ -100,6 +110,8 @@ KINDS: dict[str, Simulation] = {
     "bursts": partial(scores, drift=0.15, drift_h=12.0, burst=8.0),
     "slow": partial(scores, drift=0.2, drift_h=72.0),
     "channels": channels,
+    "shifts": partial(shifts, drift=0.12, drift_h=24.0),
+    "fast shifts": partial(shifts, drift=0.2, drift_h=6.0),
 }
 
 
