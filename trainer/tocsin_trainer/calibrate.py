@@ -44,7 +44,7 @@ class ThresholdRule:
     value: float | None = None
     false_alarms: float | None = None
 
-    def limit(self, scores: Floats, independent: float | None = None) -> Threshold:
+    def limit(self, scores: Floats, independent: float | None = None, maxima: Floats | None = None) -> Threshold:
         """The limit for these calibration scores, each taken for itself.
 
         With a budget, which needs whole courses (see `calibrate`), it is that of `pot`: where windows are compared one
@@ -53,12 +53,13 @@ class ThresholdRule:
         Args:
             scores: (K,).
             independent: how many of them tell something of their own, see `highest`; None = all.
+            maxima: of the recording's parts, see `highest`.
 
         Raises:
             ConfigError: `fixed` without a value above 0, or an unknown method.
         """
         if self.method == "highest":
-            return highest(scores, len(scores) if independent is None else independent)
+            return highest(scores, len(scores) if independent is None else independent, maxima)
         if self.method == "mu_sigma":
             return mu_sigma(scores, self.k)
         if self.method == "quantile":
@@ -193,7 +194,8 @@ def _limits(
         found: the limit that a budget gives, in that unit where there are modes.
     """
     every, mode = np.concatenate(_courses(smoothed, unit)), _modes(smoothed)
-    whole = found or rule.limit(every, independent)
+    maxima = np.array([course.max() for course in _courses(smoothed, unit)]) if independent is not None else None
+    whole = found or rule.limit(every, independent, maxima)
     notes = [] if whole.promise is None else [whole.promise.sentence()]
     if not unit.limits:
         return whole, notes

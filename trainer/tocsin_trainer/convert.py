@@ -31,6 +31,7 @@ from tocsin_trainer.results import Fitted
 
 HEADROOMS = (1.0, 2.0, 6.0)
 LADDER = (*(("int8", headroom) for headroom in HEADROOMS), ("dynamic", 1.0), ("float32", 1.0))
+LEAST = 1e-3  # scales: windows that do not move at all have some range too
 REPRESENTATIVE = 256  # windows
 TIMEOUT_S = 300.0  # of one conversion, the start of the child included
 
@@ -45,7 +46,7 @@ class Converted:
         headroom: factor on the representative windows.
         content: the file; its input is (1, T, C).
         batch_content: the same with a first dimension left open, or None.
-        input_range: lowest and highest number that int8 can tell from others; None where it tells all.
+        input_range: of a linear model: lowest and highest number that int8 can tell from others; else None.
     """
 
     family: str
@@ -90,7 +91,7 @@ class Converter:
         beyond = FAMILIES[fitted.family].extremes
         extremes = windows[:0] if beyond is None else beyond(fitted.model, train_windows)
         np.save(self._path / f"{number}-extremes.npy", extremes)
-        self._seen.append((min(0.0, float(windows.min())), max(0.0, float(windows.max()))))
+        self._seen.append((min(-LEAST, float(windows.min())), max(LEAST, float(windows.max()))))
         self._models.append(fitted)
 
     def ladder(self, fitted: Fitted) -> Iterator[Converted]:
@@ -109,7 +110,8 @@ class Converter:
             TocsinError: the conversion failed; says of which model, and the converter's last word.
         """
         content = self._ask(fitted, precision, headroom, batch=False)
-        seen = self._seen[self._number(fitted)] if precision == "int8" else None
+        linear = not FAMILIES[fitted.family].epochs  # as all closed forms are
+        seen = self._seen[self._number(fitted)] if precision == "int8" and linear else None
         reach = None if seen is None else (headroom * seen[0], headroom * seen[1])
         return Converted(fitted.family, precision, headroom, content, input_range=reach)
 

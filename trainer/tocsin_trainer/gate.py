@@ -8,7 +8,7 @@ from tocsin_trainer.results import Gate
 MIN_AGREEMENT = 0.99
 MAX_AUC_CHANGE = 0.01
 MIN_CORRELATION = 0.9
-MAX_DISTORTION = 1.5
+MAX_DISTORTION = 1.0
 FAR_OVER = 100.0  # times the limit: how far over, beyond this, makes no difference
 
 

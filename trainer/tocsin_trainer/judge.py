@@ -169,8 +169,11 @@ class Judge:
         """Smoothed scores of normal running, and the limit that they give."""
         options, grid = self._options, normal.grid
         bare, stretches = how(members), normal.stretches
-        if options.threshold.method == "budget" and normal.once:  # alarms are counted once
-            bare, stretches = tuple(bare[k] for k in normal.once), tuple(stretches[k] for k in normal.once)
+        rows = sum(map(len, stretches))
+        if normal.once:
+            rows = sum(len(stretches[k]) for k in normal.once)
+        if normal.once and options.threshold.method == "budget":  # alarms are counted once
+            bare = tuple(bare[k] for k in normal.once)
         return calibrate(
             bare,
             grid.hop / grid.sample_rate_hz,
@@ -179,7 +182,7 @@ class Judge:
             smoothing=grid.smoothing,
             modes=1 if grid.modes is None else len(grid.modes),
             seed=options.seed,
-            independent=sum(map(len, stretches)) / grid.length,
+            independent=rows / grid.length,
         )
 
     def _in_turn(self, normal: Normal, how: Mix, limit: Threshold) -> Played:
@@ -198,10 +201,11 @@ class Judge:
     ) -> Gate:
         if len(members) == 1:
             return members[0].gate
-        floating, rule = self.scorer(members, exact, limit_float, exact=True), self._options.threshold
-        bare_exact = floating.score(self._parts.calibration).value
-        injected_exact = floating.score(self._parts.injected).value
-        return gate(bare_exact, bare, injected_exact, injected, rule.limit(bare_exact).value, rule.limit(bare).value)
+        floating = self.scorer(members, exact, limit_float, exact=True)
+        normal, injected_float = (
+            floating.score(windows).value for windows in (self._parts.calibration, self._parts.injected)
+        )
+        return gate(normal, bare, injected_float, injected, limit_float.value, scorer.threshold.value)
 
     def _play(
         self, title: str, members: tuple[Built, ...], how: Mix, limit: Threshold, *, exact: bool = False

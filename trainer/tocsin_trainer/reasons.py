@@ -45,6 +45,11 @@ def origin(candidate: Candidate) -> str:
         return f"mean + {p['k']:g} σ of {windows:,} calibration scores"
     if limit.method == "quantile" and "q" in p:
         return f"{100 * p['q']:g} % quantile of {windows:,} calibration scores × {p.get('margin', 1):g}"
+    if limit.method == "highest" and "n" in p:
+        words = f"the highest score of normal running × (1 + 1/{p['n']:.0f})"
+        if p.get("reached", 0.0) > p["highest"]:
+            words += f"; one part of the recording reached {p['reached']:.4g}, which no other part shows: a start?"
+        return words
     values = "".join(f", {key} {value:.4g}" for key, value in p.items() if isinstance(value, int | float))
     return f"method {limit.method}{values}"
 

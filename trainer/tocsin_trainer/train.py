@@ -31,6 +31,7 @@ from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.judge import Judge, Normal
 from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.modes import find_modes, modes_of_channel, window_figures
+from tocsin_trainer.options import FAMILIES as DEFAULT
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.quality import quality
 from tocsin_trainer.report import metrics_json, write_report
@@ -194,6 +195,8 @@ def _build(
         except DataError as error:  # t2 holds only so many numbers a window
             if len(options.families) == 1:
                 raise
+            if options.families == DEFAULT and family in inputs.UNSUITED.get(run.inputs.kind, ()):
+                continue  # nobody asked for it by name
             skipped.append(f"{family} is left out: {error}")
     for n, (model, preprocessor, shown) in enumerate(models):
         run.progress("convert", n, len(models), model.family)
@@ -236,6 +239,8 @@ def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tup
     else:
         span, why = max(1, length // 4 // hop), "a quarter of a window: slow processes wander, and so do their scores"
     weights = tuple(channel_weights(options.channel_weights, data.channels).tolist())
+    if span == 1 and kind == "slow":
+        why = "a quarter of a window is no more than a hop"
     grid = Grid(data.channels, data.sample_rate_hz, data.max_gap_s, length, hop, span, weights=weights)
     return grid, Choice("smoothing", f"{span} windows" if span > 1 else "none", why)
 

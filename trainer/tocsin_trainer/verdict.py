@@ -94,7 +94,11 @@ def _labelled(result: TrainingResult) -> list[Check]:
 
 def _unlabelled(result: TrainingResult) -> list[Check]:
     """Alarms on normal running that no limit and no weight was fitted to."""
-    parts = [p for p in result.chosen.played if p.row_label is None and p.title != "calibration" and len(p.row_time_s)]
+    parts = [
+        p
+        for p in result.chosen.played
+        if p.row_label is None and p.title not in ("calibration", "held back in turn") and len(p.row_time_s)
+    ]
     alarms, running = sum(len(p.alarms) for p in parts), sum(p.running_s for p in parts)
     if not parts or running <= 0:
         return []

@@ -76,7 +76,7 @@ class MemberFile:
         preprocessor: engineering units → its input.
         normaliser: its typical score in normal running.
         weight: in the combination; all of them have mean 1.
-        input_range: lowest and highest number that its int8 form can tell from others; None = all.
+        input_range: of a linear model: lowest and highest number that its int8 form can tell from others.
     """
 
     name: str
@@ -359,7 +359,7 @@ def _range(form: Any) -> tuple[float, float] | None:
     if form is None:
         return None
     low, high = (float(value) for value in form)
-    if not -np.inf < low <= 0 <= high < np.inf:
+    if not -np.inf < low < 0 < high < np.inf:
         raise ValueError("input_range: expected a finite number below 0 and one above")
     return low, high
 

@@ -22,9 +22,8 @@ largest m_c, and per_channel_c is value · m_c / Σ m_c.
   least that it can be, which it is at x = µ and σ = σ₀ = 0.1, the floor of σ. It is the reconstruction probability of
   An & Cho (SNU Data Mining Center, 2015), taken at the mean of the latent variables instead of over samples of them.
 
-An int8 model saturates where its input leaves the range that it was converted for. Where x is compared with y, what
-lies beyond is part of r by itself; of whiten and limits it is added to y as it is: a fault ten times as large must not
-look like a small one.
+An int8 model saturates where its input leaves the range that it was converted for. A linear one has no need to: a
+window that is too large is made smaller, and what the model gives of it larger by the same factor.
 
 Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and combined by
 their `weight` (of mean 1):
@@ -67,7 +66,7 @@ class Member:
         kind: how its output becomes a residual, one of KINDS.
         normaliser: its typical score in normal running; 1 for a bundle of one.
         weight: in an ensemble, 0 or more; all of them have mean 1.
-        input_range: lowest and highest number that the int8 model can tell from others; None = all.
+        input_range: of a linear model: lowest and highest number that its int8 form can tell from others; None = all.
     """
 
     model: TfliteModel
@@ -79,12 +78,16 @@ class Member:
 
     def residual(self, prepared: Floats32) -> Floats32:
         """(K, rows, C) what the model does not explain of (K, T, C)."""
-        found = residual(self.kind, prepared, self.model.predict(prepared))
-        if self.input_range is None or self.kind not in ("whiten", "limits") or found.shape != prepared.shape:
-            return found
-        low, high = self.input_range
-        beyond: Floats32 = prepared - prepared.clip(low, high)
-        return found + beyond
+        return residual(self.kind, prepared, self.predict(prepared))
+
+    def predict(self, prepared: Floats32) -> Floats32:
+        """(K, rows, C) what the model gives of (K, T, C); windows too large for a linear one are made smaller."""
+        if self.input_range is None:
+            return self.model.predict(prepared)
+        low, high = (np.float32(end) for end in self.input_range)
+        over = np.maximum(prepared.max(axis=(1, 2)) / high, prepared.min(axis=(1, 2)) / low)
+        gain: Floats32 = np.maximum(over, np.float32(1))[:, None, None]
+        return self.model.predict(prepared / gain) * gain
 
     def split(self, prepared: Floats32, channel_weights: Floats) -> Floats:
         """(K, C) each channel's part of the score of (K, T, C) windows; the parts add up to it.
@@ -118,7 +121,7 @@ class Member:
         if self.kind in ("whiten", "limits"):
             return None
         prepared = self.preprocessor.transform(window[None])
-        out = self.model.predict(prepared)
+        out = self.predict(prepared)
         rows = out.shape[1] // 2 if self.kind == "probability" else out.shape[1]
         whole = prepared.copy()  # rows without a prediction keep their place on the way back
         whole[:, -rows:] = out[:, :rows]

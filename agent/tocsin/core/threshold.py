@@ -4,7 +4,9 @@
 |------------|-----------------------------------------|-----------------------|
 | mu_sigma   | mean + k · standard deviation           | k, mean, sigma        |
 | quantile   | the q-quantile of the scores × margin   | q, margin             |
-| highest    | the highest score × (1 + 1 / n)         | highest, n            |
+| highest    | the highest score × (1 + 1 / n); what   | highest, n, reached   |
+|            | one part alone reaches counts no more   |                       |
+|            | than 4 times what is usual for a part   |                       |
 | pot        | that only 1 − q of the windows reach,   | q, base, shape, scale |
 |            | by the tail of what lies over a base    |                       |
 | budget     | that normal running reaches so many     | base, episodes,       |
@@ -24,6 +26,8 @@ from tocsin.core.tail import fit_tail
 from tocsin.errors import BundleError
 from tocsin.records import Floats, Ints
 
+ALONE = 4.0  # times what is usual: twice the amplitude
+FEWEST_PARTS = 3  # of a recording, for one of them to stand out
 POT_BASE = 0.98  # quantile over which pot looks, or lower, so that there are …
 POT_PEAKS = 10  # … at least so many peaks
 
@@ -114,18 +118,23 @@ def quantile(scores: Floats, q: float, margin: float = 1.0) -> Threshold:
     return Threshold(_positive(float(np.quantile(scores, q)) * margin), "quantile", {"q": q, "margin": margin})
 
 
-def highest(scores: Floats, independent: float) -> Threshold:
+def highest(scores: Floats, independent: float, maxima: Floats | None = None) -> Threshold:
     """Over all that normal running has reached, by a margin that shrinks as recordings grow.
 
     Args:
         scores: (K,) of normal running that the model was not fitted on.
         independent: n, how many windows the recording holds end to end; its overlapping ones tell no more.
+        maxima: of parts of the recording, each scored by models that were not fitted on it. Where one part alone is far
+            above the others, it was a state that the others do not show, such as a start: no limit is to rest on that.
 
     >>> highest(np.array([1.0, 4.0]), 8).value
     4.5
     """
-    top, n = float(np.max(scores)), max(1.0, independent)
-    return Threshold(_positive(top * (1 + 1 / n)), "highest", {"highest": top, "n": n})
+    reached, n = float(np.max(scores)), max(1.0, independent)
+    top = reached
+    if maxima is not None and len(maxima) >= FEWEST_PARTS:
+        top = min(reached, ALONE * float(np.median(maxima)))
+    return Threshold(_positive(top * (1 + 1 / n)), "highest", {"highest": top, "n": n, "reached": reached})
 
 
 def pot(scores: Floats, q: float, apart: int = 1) -> Threshold:
