@@ -36,6 +36,13 @@ class Same(TfliteModel):
         return windows
 
 
+class Saturating(TfliteModel):
+    """A model that gives back what it is shown, and cannot tell apart what is beyond ±2."""
+
+    def predict(self, windows: Floats32) -> Floats32:
+        return windows.clip(-2, 2)
+
+
 @pytest.fixture(scope="module")
 def small() -> Bundle:
     return load_bundle(DATA / "small.tocsin")
@@ -160,6 +167,14 @@ def test_limits_are_passed_by_the_largest_number_alone_and_split_by_the_channels
     np.testing.assert_allclose(found.value, largest.max(axis=1))
     np.testing.assert_allclose(found.share(), largest / largest.sum(axis=1, keepdims=True))
     assert member.rebuilt(given[0]) is None
+
+
+def test_a_linear_model_does_not_saturate_on_windows_beyond_its_range(small: Bundle) -> None:
+    content, shown = small.files["conv_ae.tflite"], small.manifest.members[0].preprocessor
+    far = shown.transform(windows(small, 4)) * np.array([0.1, 1.0, 30.0, -30.0], np.float32)[:, None, None]
+    whole = Member(Saturating(content), shown, "whiten", input_range=(-2.0, 2.0)).residual(far)
+    np.testing.assert_allclose(whole, far, rtol=1e-5)
+    assert np.abs(Member(Saturating(content), shown, "whiten").residual(far)).max() == 2
 
 
 def residual_square(member: Member, given: Floats) -> Floats:
