@@ -72,7 +72,8 @@ def test_int8_is_int8_but_for_the_two_ends(family: str, models: dict[str, Fitted
     assert operators["QUANTIZE"] == operators["DEQUANTIZE"] == 1
     assert sum(operators.values()) < 25
     error = TfliteModel(content).predict(OTHER) - models[family].model.predict(OTHER, verbose=0)
-    assert float(np.sqrt(np.mean(error**2))) < 0.1
+    allowed = 0.2 if FAMILIES[family].extremes else 0.1  # outputs have a range many times that of normal running
+    assert float(np.sqrt(np.mean(error**2))) < allowed
 
 
 def test_an_lstm_layer_is_one_operator(models: dict[str, Fitted], converter: Converter) -> None:

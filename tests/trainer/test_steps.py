@@ -201,7 +201,7 @@ def test_a_feature_fits_any_rate_and_window_and_shows_small_channels_as_well_as_
 def test_features_named_together_are_stacked_in_their_order(tmp_path):
     options = asset(tmp_path, "preprocess: {features: [log_spectrum, envelope_spectrum, moments]}\n").inputs
     (step,) = chosen_features(options, VIBRATION, 25_600.0)
-    assert isinstance(step, Stack) and step.rows(1024) == 65 + 32 + 4
+    assert isinstance(step, Stack) and step.rows(1024) == 129 + 32 + 4
     assert [branch[0].name for branch in step.branches] == list(options.features)
 
 
