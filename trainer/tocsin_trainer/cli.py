@@ -48,6 +48,9 @@ class TrainSettings(Settings):
     k: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
+    augment: tuple[Literal["jitter", "scale", "bend", "warp", "noise", "mask", "drop"], ...] | None = None
+    max_kib: float | None = Field(None, gt=0)
+    max_ms: float | None = Field(None, gt=0)
     preprocess: PreprocessSettings = PreprocessSettings()
     channel_weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field({})
 
@@ -170,6 +173,16 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     show_default=True,
     help="float16 arithmetic; auto: on a GPU.",
 )
+@click.option(
+    "--max-kib",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The device has room for so much: larger models do not ship.",
+)
+@click.option(
+    "--max-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Models that take longer a window do not ship; measured here, and a device is some times slower.",
+)
 @click.option("--resume", is_flag=True, help="Go on where a training of the same data and flags was killed.")
 @click.option("--track", callback=_place, help=f"Keep the curves: {PLACES}.  [extra: trackers]")
 @click.option("--repair", is_flag=True, help="Mend damaged recordings and say so, instead of stopping.")
@@ -203,9 +216,9 @@ def train(
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
       tocsin train --data march.csv --false-alarms 1/week
     """
-    options = _options((*data, *more), out, config, flags)
-    recordings = _checked(options)
-    _make_folder(out)
+    options = train_options((*data, *more), out, config, flags)
+    recordings = checked(options)
+    make_folder(out)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with without_chatter(*TENSORFLOW):
@@ -229,7 +242,7 @@ def train(
     print_summary(trained)
 
 
-def _checked(options: TrainOptions) -> Dataset:
+def checked(options: TrainOptions) -> Dataset:
     """The recordings, read before anything heavy is loaded: what ails them is told at once."""
     recorded = load(options.data, options.table, repair=options.repair)
     check_names(options, recorded.channels)
@@ -238,7 +251,12 @@ def _checked(options: TrainOptions) -> Dataset:
     return recorded
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Makes the folder of `--out`, before the long work.
+
+    Raises:
+        TocsinError: nothing can be written there.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -247,7 +265,7 @@ def _make_folder(out: Path) -> None:
         raise TocsinError(f"--out {out}: cannot be written to: {error.strerror or error}") from error
 
 
-def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict[str, Any]) -> TrainOptions:
+def train_options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict[str, Any]) -> TrainOptions:
     """Flags over ASSET.yaml over defaults."""
     file = TrainSettings() if config is None else read_settings(config, TrainSettings)
     asset = flags["asset"] or file.asset or _asset_id(data[0])
@@ -284,7 +302,7 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
         inputs=_inputs(file.preprocess),
         channel_weights=file.channel_weights,
         fitting=FitOptions(
-            augment=flags["augment"],
+            augment=file.augment if flags["augment"] is None else flags["augment"],
             schedule=flags["schedule"],
             mixed_precision=flags["mixed_precision"],
             prune=flags["prune"],
@@ -292,6 +310,8 @@ def _options(data: tuple[Path, ...], out: Path, config: Path | None, flags: dict
             resume=flags["resume"],
             track=flags["track"],
         ),
+        max_kib=flags["max_kib"] or file.max_kib,
+        max_ms=flags["max_ms"] or file.max_ms,
     )
 
 

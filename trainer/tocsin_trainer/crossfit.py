@@ -65,9 +65,9 @@ def crossfit(
     stretches: list[Stretch] = []
     courses: list[Scores] = []
     once: list[int] = []
-    folds = list(_folds(data.stretches, grid))
-    for n, (kept, held, plain) in enumerate(folds):
-        run.progress("cross-fit", n, len(folds), family)
+    blocks = list(folds(data.stretches, grid))
+    for n, (kept, held, plain) in enumerate(blocks):
+        run.progress("cross-fit", n, len(blocks), family)
         windows = ds.windows(kept, grid.length, stride(len(data), grid))
         model, preprocessor, shown = fitted(family, windows, windows[:1], run)
         converter.add(model, shown)
@@ -81,13 +81,13 @@ def crossfit(
     return built, Normal(tuple(stretches), grid, scores, scores, tuple(once))
 
 
-def _folds(
-    stretches: tuple[Stretch, ...], grid: Grid
+def folds(
+    stretches: tuple[Stretch, ...], grid: Grid, count: int = FOLDS
 ) -> Iterator[tuple[tuple[Stretch, ...], tuple[Stretch, ...], tuple[int, ...]]]:
     """(kept, held back, which of those hold each row once) of each fold; held-back ones come in phases of the hop."""
     total = sum(map(len, stretches))
     step = grid.hop if grid.hop >= grid.length else 1  # a cut keeps step with the cycle
-    for first, last in pairwise(np.linspace(0, total, FOLDS + 1)):
+    for first, last in pairwise(np.linspace(0, total, count + 1)):
         kept: list[Stretch] = []
         held: list[Stretch] = []
         once: list[int] = []

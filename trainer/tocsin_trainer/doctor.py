@@ -22,6 +22,7 @@ EXTRAS = {  # extra → the modules that it brings, what for
     "trainer": (("keras", "tensorflow", "sklearn", "matplotlib", "rich"), "training and conversion"),
     "demo": (("amqtt",), "the demo's broker"),
     "explain": (("shap",), "`tocsin explain --method shap`"),
+    "tune": (("optuna",), "`tocsin tune`"),
     "trackers": (("tensorboard", "mlflow", "wandb"), "`--track`"),
 }
 

@@ -134,7 +134,7 @@ class Judge:
             headroom=max(each.rung.headroom for each in members),
             bytes=sum(len(each.rung.content) for each in members),
             float_bytes=sum(len(each.exact.content) for each in members),
-            latency_us=_latency_us(scorer, self._parts.calibration[:1]),
+            latency_us=latency_us(scorer, self._parts.calibration[:1]),
             parameters=sum(int(each.fitted.model.count_params()) for each in members),
             train_loss=members[-1].fitted.train_loss,
             validation_loss=members[-1].fitted.validation_loss,
@@ -221,7 +221,7 @@ class Judge:
         return self._known[key]
 
 
-def _latency_us(scorer: Scorer, window: Floats) -> float:
+def latency_us(scorer: Scorer, window: Floats) -> float:
     """Median time of one window from engineering units to score, on this machine."""
     times = []
     for _ in range(101):

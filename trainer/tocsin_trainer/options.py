@@ -103,6 +103,8 @@ class TrainOptions:
         mode_column: channel whose levels are the machine's operating modes; None = found by clustering.
         channel_weights: of channels in the score, by name; 1 where not named, then all of them to a mean of 1.
         fitting: how networks are trained.
+        max_kib: size of the converted models that the device has room for; None = any.
+        max_ms: time of a window, as this machine takes it, that the device has; None = any.
     """
 
     data: tuple[Path, ...]
@@ -125,3 +127,5 @@ class TrainOptions:
     mode_column: str | None = None
     channel_weights: Mapping[str, float] = field(default_factory=dict)
     fitting: FitOptions = FitOptions()
+    max_kib: float | None = None
+    max_ms: float | None = None

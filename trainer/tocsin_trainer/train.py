@@ -26,6 +26,7 @@ from tocsin_trainer import inputs
 from tocsin_trainer.build import MAX_GATE_WINDOWS, Built, Parts, Run, converted, fitted, parts
 from tocsin_trainer.convert import Converter
 from tocsin_trainer.crossfit import SHORT, crossfit, is_short
+from tocsin_trainer.device_budget import Cost, DeviceBudget
 from tocsin_trainer.evaluate import baselines
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.judge import Judge, Normal
@@ -163,7 +164,8 @@ def _candidates(
     run.progress("judge", 0, 1, "")
     groups = _groups(built, normal, run)
     judged = [judge.candidate(group, _together(group, normal)) for group in groups]
-    candidates = [candidate for candidate, _ in judged]
+    budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
+    candidates = [replace(candidate, why_not=budget.over(_cost(candidate))) for candidate, _ in judged]
     place, why = _choose(candidates, run, len(data) / run.grid.length)
     made = [Choice("model", candidates[place].family, why)]
     if any(each.family in normal for each in groups[place]):
@@ -275,6 +277,11 @@ def _choose(candidates: list[Candidate], run: Run, windows: float) -> tuple[int,
     if not passed:
         reasons = "; ".join(f"{c.family}: {c.gate.reason}" for c in candidates)
         raise GateError(f"no candidate decides alike before and after conversion: {reasons}")
+    fits = [k for k in passed if not candidates[k].why_not]
+    if not fits:
+        budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
+        raise GateError(budget.none_fits(_cost(candidates[k]) for k in passed))
+    passed = fits
     if len(candidates) == 1:
         return passed[0], "the only family asked for"
     best = max(passed, key=lambda k: candidates[k].separation)
@@ -304,6 +311,10 @@ def _choose(candidates: list[Candidate], run: Run, windows: float) -> tuple[int,
         enough = f"is not {NETWORK_MARGIN:g} better, as a network has to be"
         why += f"; {rival} {enough if lead < NETWORK_MARGIN else 'leads, but ' + short}"
     return chosen, why
+
+
+def _cost(candidate: Candidate) -> Cost:
+    return Cost(candidate.family, candidate.bytes, candidate.latency_us)
 
 
 def _auc(candidate: Candidate) -> str:

@@ -22,6 +22,7 @@ from tocsin.errors import TocsinError
 COMMANDS = {  # name → where, what it does; loaded when used
     "demo": ("tocsin.cli.demo:demo", "Train, run and raise alarms on real machine data, in under two minutes."),
     "train": ("tocsin_trainer.cli:train", "Recordings of normal running → a bundle and a report.  [extra: trainer]"),
+    "tune": ("tocsin_trainer.tune.cli:tune", "Search settings, within a device's budget.  [extras: trainer, tune]"),
     "evaluate": (
         "tocsin_trainer.evaluate_cli:evaluate",
         "What a bundle finds and misses on labelled recordings.  [extra: trainer]",
