@@ -5,7 +5,7 @@ import pytest
 
 from tocsin.core.threshold import ALONE, highest
 from tocsin.records import Channel, Floats, Rows, Scores
-from tocsin_trainer.crossfit import FOLDS, _folds
+from tocsin_trainer.crossfit import FOLDS, folds
 from tocsin_trainer.export import Grid
 from tocsin_trainer.judge import Mix, mix
 from tocsin_trainer.models import t2
@@ -30,10 +30,10 @@ def seconds(part: Stretch) -> set[int]:
 @pytest.mark.parametrize(("length", "hop"), [(16, 1), (16, 6), (10, 10)])
 def test_each_row_is_held_back_once_from_models_that_have_not_seen_it(length: int, hop: int) -> None:
     recording = (stretch(0, 203), stretch(1000, 97))
-    folds = list(_folds(recording, grid(length, hop)))
-    assert len(folds) == FOLDS
+    made = list(folds(recording, grid(length, hop)))
+    assert len(made) == FOLDS
     seen: list[int] = []
-    for kept, held, once in folds:
+    for kept, held, once in made:
         fitted = set().union(*map(seconds, kept))
         assert not fitted & set().union(*map(seconds, held))
         assert len(fitted) > 0.6 * 300
@@ -42,12 +42,12 @@ def test_each_row_is_held_back_once_from_models_that_have_not_seen_it(length: in
 
 
 def test_blocks_of_a_cycle_begin_where_a_cycle_begins() -> None:
-    for kept, held, _ in _folds((stretch(0, 600),), grid(60, 60)):
+    for kept, held, _ in folds((stretch(0, 600),), grid(60, 60)):
         assert all(int(part.rows.time_s[0]) % 60 == 0 for part in (*kept, *held))
 
 
 def test_windows_that_overlap_are_scored_in_each_phase_of_the_hop() -> None:
-    _, held, once = next(iter(_folds((stretch(0, 400),), grid(32, 16))))
+    _, held, once = next(iter(folds((stretch(0, 400),), grid(32, 16))))
     assert [int(part.rows.time_s[0]) for part in held] == [0, 4, 8, 12] and once == (0,)
 
 
