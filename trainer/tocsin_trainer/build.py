@@ -192,4 +192,7 @@ def _bare_scores(
     kind = FAMILIES[model.family].kind
     member = Member(TfliteModel(form.content), preprocessor, kind, input_range=form.input_range)
     scorer = Scorer((member,), grid.channel_weights, Threshold(1.0))
-    return tuple(scorer.score(windows).value for windows in (parts.calibration, parts.injected, parts.wide))  # type: ignore[return-value]
+    normal, injected, wide = (
+        scorer.score(windows).value for windows in (parts.calibration, parts.injected, parts.wide)
+    )
+    return normal, injected, wide
