@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tocsin.core.bundle import MANIFEST, SCORING, Bundle, Golden, _golden, load_bundle, write_bundle
+from tocsin.core.bundle import MANIFEST, Bundle, Golden, _golden, load_bundle, write_bundle
+from tocsin.core.manifest import SCORING
 from tocsin.core.modes import Centroids
 from tocsin.core.threshold import Threshold
 from tocsin.errors import BundleError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tocsin.core.bundle import Manifest
+from tocsin.core.manifest import Manifest
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
 from tocsin.recordings import TableOptions, check_rate, open_table, read_table
