@@ -83,10 +83,10 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
 
 @click.command()
 @click.option(
-    "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV table of normal running, plain or .gz; give it again for each further file.",
+    "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path),
+    help="Normal running: a CSV table, plain or .gz, a .seg or a folder of them; give it again for each further one.",
 )  # fmt: skip
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[MORE_DATA]...")
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="[MORE_DATA]...")
 @click.option(
     "--out",
     "-o",

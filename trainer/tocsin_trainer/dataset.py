@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
-from tocsin.recordings import Table, TableBlock, TableOptions, check_rate, open_table, read_table
+from tocsin.recordings import AnyTable, TableBlock, TableOptions, check_rate, open_table, read_table
 from tocsin.records import Bools, Channel, Floats, Ints
 from tocsin_trainer.damage import MAX_GAP_ROWS, Damage
 from tocsin_trainer.results import Choice
@@ -119,7 +119,7 @@ def load(
     return Dataset(channels, sample_rate_hz, gap, tuple(stretches), tuple(choices), tuple(warnings))
 
 
-def _watched(table: Table, damage: Damage, repair: bool) -> Iterator[TableBlock]:
+def _watched(table: AnyTable, damage: Damage, repair: bool) -> Iterator[TableBlock]:
     """The table's blocks; damage stops them."""
     for part in read_table(table):
         damage.look(part)
@@ -163,7 +163,7 @@ def _stored(blocks: Iterable[TableBlock], resampler: Resampler, store: RowStore,
     return [replace(stretch, label=label[stretch.rows.sample]) for stretch in stretches]
 
 
-def _rate(path: Path, table: Table, time_s: Floats) -> tuple[float, Choice]:
+def _rate(path: Path, table: AnyTable, time_s: Floats) -> tuple[float, Choice]:
     """Rows a second, as the first rows of the file have them."""
     if table.rate_hz is not None:
         return table.rate_hz, Choice("sample rate", f"{table.rate_hz:g} Hz", "given")

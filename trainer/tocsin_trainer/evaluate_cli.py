@@ -32,10 +32,10 @@ def _bounds(names: tuple[str, ...]) -> Callable[[click.Context, click.Parameter,
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("more", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[MORE_DATA]...")
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="[MORE_DATA]...")
 @click.option(
-    "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV table, plain or .gz; give it again for each further file.",
+    "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path),
+    help="CSV table, plain or .gz, a .seg or a folder of them; give it again for each further one.",
 )  # fmt: skip
 @click.option(
     "--labels", type=click.Path(path_type=Path, dir_okay=False),

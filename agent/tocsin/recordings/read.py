@@ -10,7 +10,7 @@ import numpy as np
 
 from tocsin.errors import DataError
 from tocsin.recordings.cells import MISSING, to_number, to_times
-from tocsin.recordings.table import Table, TableBlock
+from tocsin.recordings.table import AnyTable, Table, TableBlock
 from tocsin.recordings.text import Translated, next_lines, not_empty, opened, split_fields
 from tocsin.records import Floats, SampleBlock
 
@@ -18,7 +18,7 @@ LARGEST = 1e15  # its square still fits float32, and no sensor says more
 BLOCK_LINES = 16_384
 
 
-def read_table(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBlock]:
+def read_text(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBlock]:
     """The file's rows, a block at a time.
 
     Raises:
@@ -38,7 +38,7 @@ def read_table(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBl
         raise DataError(f"{table.path}: no rows after the header line: expected rows of numbers")
 
 
-def check_rate(table: Table, time_s: Floats, sample_rate_hz: float) -> None:
+def check_rate(table: AnyTable, time_s: Floats, sample_rate_hz: float) -> None:
     """Compares the file's own rate with the one that its rows are to be put on.
 
     Args:

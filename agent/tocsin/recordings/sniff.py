@@ -20,7 +20,7 @@ SNIFF_LINES = 60
 EPOCH_UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # above this, epoch in ns, µs, ms
 
 
-def open_table(path: Path, options: TableOptions, channels: tuple[Channel, ...] | None = None) -> Table:
+def open_text(path: Path, options: TableOptions, channels: tuple[Channel, ...] | None = None) -> Table:
     """Looks at the first lines and finds out how the file is written.
 
     Args:

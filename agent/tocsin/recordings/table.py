@@ -61,13 +61,35 @@ class Table:
 
 
 @dataclass(frozen=True)
+class SegmentTable:
+    """Segments of one stream, read one after the other.
+
+    Attributes:
+        path: the file or folder that was named.
+        files: the segments, in order.
+        picked: for each, the columns of the channels.
+        channels: that are read.
+        rate_hz: rows a second, when the times are not to be used.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    picked: tuple[tuple[int, ...], ...]
+    channels: tuple[Channel, ...]
+    rate_hz: float | None
+
+
+AnyTable = Table | SegmentTable
+
+
+@dataclass(frozen=True)
 class TableBlock:
     """Some rows of a file.
 
     Attributes:
         block: their samples.
-        stamps: (n,) the time as the file writes it; the number of seconds where it has none.
-        lines: (n,) line numbers, from 1.
+        stamps: (n,) the time as the file writes it; the number of seconds where it has none; ISO 8601 of segments.
+        lines: (n,) line numbers, from 1; of segments, row numbers.
         label: (n,) true where the label column says anomalous; None without one.
     """
 

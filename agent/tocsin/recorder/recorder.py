@@ -1,0 +1,261 @@
+"""The recorder's thread: takes samples from every line, writes them, and syncs.
+
+Rules: `put` and `snapshot` never wait for the disk. What waits in memory is bounded; what is over the bound, or cannot
+be written, is dropped and counted. One recorder a folder.
+"""
+
+import fcntl
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from tocsin.errors import DataError, TocsinError
+from tocsin.recorder.limits import RecorderLimits
+from tocsin.recorder.ring import Ring
+from tocsin.recorder.snapshots import Snapshots
+from tocsin.records import Channel, SampleBlock
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.5
+WAITING_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStatistics:
+    """How a recorder fares.
+
+    Attributes:
+        rows: samples written since the start.
+        dropped: samples that could not be written.
+        ring_bytes: on disk now; with `segments`.
+        evicted: segments that left the ring since the start.
+        snapshot_bytes: on disk now; with `snapshots`.
+        snapshots_evicted: that left since the start.
+        last_error: why the last samples were dropped; None while it is well.
+    """
+
+    rows: int
+    dropped: int
+    ring_bytes: int
+    segments: int
+    evicted: int
+    snapshot_bytes: int
+    snapshots: int
+    snapshots_evicted: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    stream: str
+    channels: tuple[Channel, ...]
+    block: SampleBlock
+
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    asset: str
+    snapshot: str
+    time_s: float
+
+
+class Recorder:
+    """Writes streams of samples into a folder.
+
+    Args:
+        folder: made when missing.
+        limits: bounds.
+
+    Raises:
+        TocsinError: the folder cannot be used, or another recorder uses it.
+    """
+
+    def __init__(self, folder: Path, limits: RecorderLimits) -> None:
+        self.folder, self._limits = folder, limits
+        self._claim = _claim(folder)
+        try:
+            self._ring = Ring(folder / "ring", limits, time.monotonic())
+            self._snapshots = Snapshots(folder / "snapshots", limits)
+        except (OSError, DataError) as error:
+            self._claim.close()
+            raise TocsinError(f"recordings in {folder} cannot be used: {error}") from error
+        self._lock = threading.Lock()
+        self._waiting: deque[_Samples | _Alarm] = deque()
+        self._waiting_bytes = 0
+        self._open_ids: dict[str, tuple[str, float]] = {}
+        self._rows = self._dropped = 0
+        self._error: str | None = None
+        self._statistics = self._look()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Writes all that waits and ends the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._claim.close()
+
+    def put(self, stream: str, channels: tuple[Channel, ...], block: SampleBlock) -> None:
+        """Samples to be recorded; from any thread.
+
+        Args:
+            stream: the asset's id, or `<asset>.<group>`.
+            channels: columns of the block.
+            block: its arrays must not change any more.
+        """
+        size = block.time_s.nbytes + block.values.nbytes
+        with self._lock:
+            if self._waiting_bytes + size > WAITING_BYTES:
+                self._dropped += len(block)
+                return
+            self._waiting.append(_Samples(stream, channels, block))
+            self._waiting_bytes += size
+
+    def snapshot(self, asset: str, time_s: float) -> str:
+        """Keeps what is around an alarm; from any thread.
+
+        Args:
+            asset: its id.
+            time_s: epoch seconds of the alarm, by the samples' clock.
+
+        Returns:
+            Id of the snapshot: alarms that come close together share one.
+        """
+        with self._lock:
+            known = self._open_ids.get(asset)
+            if known is not None and 0 <= time_s - known[1] <= self._limits.after_s:
+                snapshot = known[0]
+            else:
+                snapshot = self._new_id(asset, time_s)
+                self._open_ids[asset] = snapshot, time_s
+            self._waiting.append(_Alarm(asset, snapshot, time_s))
+        return snapshot
+
+    def _new_id(self, asset: str, time_s: float) -> str:
+        stamp = datetime.fromtimestamp(min(max(time_s, 0.0), 2e11), UTC).strftime("%Y%m%dT%H%M%S")
+        name, n = f"{stamp}-{asset}", 1
+        taken = {snapshot for snapshot, _ in self._open_ids.values()}
+        while (self.folder / "snapshots" / name).exists() or name in taken:
+            n += 1
+            name = f"{stamp}-{asset}-{n}"
+        return name
+
+    @property
+    def statistics(self) -> RecorderStatistics:
+        """How it fares; from any thread."""
+        return self._statistics
+
+    def _run(self) -> None:
+        while not self._stopping.wait(FLUSH_S):
+            self._flush()
+        self._flush()
+        for part in (self._snapshots, self._ring):
+            try:
+                part.close()
+            except OSError as error:
+                self._note(error, 0)
+
+    def _flush(self) -> None:
+        """Writes what waits, keeps to the bounds, syncs."""
+        with self._lock:
+            items, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        now_s = time.monotonic()
+        for item in _joined(items):
+            rows = len(item.block) if isinstance(item, _Samples) else 0
+            try:
+                self._take(item, now_s)
+            except (OSError, ValueError) as error:
+                self._note(error, rows)
+            else:
+                if rows:
+                    self._rows, self._error = self._rows + rows, None
+        try:
+            self._ring.trim(now_s)
+            self._snapshots.trim(now_s)
+            self._ring.sync()
+            self._snapshots.sync()
+        except OSError as error:
+            self._note(error, 0)
+        self._statistics = self._look()
+
+    def _take(self, item: "_Samples | _Alarm", now_s: float) -> None:
+        if isinstance(item, _Alarm):
+            headers = [self._ring.header(stream) for stream in self._ring.streams_of(item.asset)]
+            self._snapshots.begin(item.snapshot, item.asset, item.time_s, now_s, headers, self._ring.since)
+            return
+        self._ring.append(item.stream, item.channels, item.block, now_s)
+        self._snapshots.feed(item.stream.partition(".")[0], self._ring.header(item.stream), item.block, now_s)
+
+    def _note(self, error: Exception, rows: int) -> None:
+        said = f"recordings in {self.folder}: {getattr(error, 'strerror', None) or error}"
+        if said != self._error:
+            log.error("%s; alarms go on", said)
+        self._error = said
+        with self._lock:
+            self._dropped += rows
+
+    def _look(self) -> RecorderStatistics:
+        ring, snapshots = self._ring, self._snapshots
+        return RecorderStatistics(
+            rows=self._rows,
+            dropped=self._dropped,
+            ring_bytes=ring.size,
+            segments=ring.segments,
+            evicted=ring.evicted,
+            snapshot_bytes=snapshots.size,
+            snapshots=snapshots.count,
+            snapshots_evicted=snapshots.evicted,
+            last_error=self._error,
+        )
+
+
+def _joined(items: "deque[_Samples | _Alarm]") -> "list[_Samples | _Alarm]":
+    """Samples of one stream that follow one another become one frame, up to the next alarm."""
+    out: list[_Samples | _Alarm] = []
+    parts: dict[tuple[str, tuple[Channel, ...]], list[SampleBlock]] = {}
+
+    def put_out() -> None:
+        for (stream, channels), blocks in parts.items():
+            time_s = np.concatenate([block.time_s for block in blocks])
+            values = np.concatenate([block.values for block in blocks])
+            out.append(_Samples(stream, channels, SampleBlock(time_s, values)))
+        parts.clear()
+
+    for item in items:
+        if isinstance(item, _Samples):
+            parts.setdefault((item.stream, item.channels), []).append(item.block)
+        else:
+            put_out()
+            out.append(item)
+    put_out()
+    return out
+
+
+def _claim(folder: Path) -> IO[str]:
+    """Keeps every other recorder out of the folder until it is closed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "recorder.lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise TocsinError(f"recordings in {folder} cannot be used: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise TocsinError(
+            f"{folder} is being recorded to by another process: stop that, or give this one a folder of its own"
+        ) from error
+    return handle

@@ -1,0 +1,256 @@
+"""The recorder: what is kept, what leaves, and what a kill or a full disk costs."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tocsin.errors import TocsinError
+from tocsin.recorder import Recorder, RecorderLimits
+from tocsin.recorder.ring import Ring
+from tocsin.recordings import TableOptions, open_table, read_table, segment
+from tocsin.recordings.segment import find_segments, read_header
+from tocsin.records import Channel, SampleBlock
+
+CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"))
+FAR = RecorderLimits(free_bytes=0)
+
+
+def block(first: int, rows: int) -> SampleBlock:
+    """Rows of a 10 Hz stream, the first being number `first`."""
+    at = np.arange(first, first + rows)
+    return SampleBlock(1000.0 + at / 10, np.stack((at, -at), axis=1).astype(float))
+
+
+def numbers(folder: Path) -> list[int]:
+    """Which rows a folder of segments holds."""
+    parts = read_table(open_table(folder, TableOptions()))
+    return np.concatenate([part.block.values[:, 0] for part in parts]).astype(int).tolist()
+
+
+def test_all_that_was_put_is_on_the_disk_after_stop(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    recorder.start()
+    for n in range(50):
+        recorder.put("pump-1", CHANNELS, block(10 * n, 10))
+        recorder.put("fan-2", CHANNELS, block(n, 1))
+    recorder.stop()
+    assert numbers(tmp_path / "ring/pump-1") == list(range(500))
+    assert numbers(tmp_path / "ring/fan-2") == list(range(50))
+    (file,) = find_segments(tmp_path / "ring/fan-2")
+    assert read_header(file).channels == CHANNELS
+    assert (recorder.statistics.rows, recorder.statistics.dropped, recorder.statistics.last_error) == (550, 0, None)
+
+
+def test_a_second_recorder_refuses_the_folder_until_the_first_has_stopped(tmp_path: Path) -> None:
+    first = Recorder(tmp_path, FAR)
+    with pytest.raises(TocsinError, match="being recorded to by another process"):
+        Recorder(tmp_path, FAR)
+    first.stop()
+    Recorder(tmp_path, FAR).stop()
+
+
+def test_the_ring_keeps_to_its_size_and_the_oldest_leave_first(tmp_path: Path) -> None:
+    limits = RecorderLimits(ring_bytes=65_536, free_bytes=0)
+    ring = Ring(tmp_path, limits, 0.0)
+    for n in range(400):
+        ring.append("pump-1", CHANNELS, block(50 * n, 50), n / 10)
+        ring.trim(n / 10)
+        assert ring.size <= limits.ring_bytes
+    on_disk = sum(file.stat().st_size for file in find_segments(tmp_path / "pump-1"))
+    assert limits.ring_bytes * 0.8 < on_disk == ring.size
+    kept = numbers(tmp_path / "pump-1")
+    assert kept == list(range(kept[0], 20_000)) and kept[0] > 0
+    assert ring.evicted > 0
+    ring.close()
+
+
+def test_old_segments_leave_by_the_monotonic_clock(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, RecorderLimits(age_s=100.0, segment_s=10.0, free_bytes=0), 0.0)
+    for n in range(30):
+        ring.append("pump-1", CHANNELS, block(n, 1), 10.0 * n)
+    ring.trim(290.0)
+    assert numbers(tmp_path / "pump-1")[0] == 18  # ended at 190 s
+    ring.close()
+
+
+def test_the_next_run_begins_a_new_segment_and_cuts_the_torn_one(tmp_path: Path) -> None:
+    for n in range(3):
+        ring = Ring(tmp_path, FAR, 0.0)
+        ring.append("pump-1", CHANNELS, block(10 * n, 10), 0.0)
+        ring.close()
+        newest = find_segments(tmp_path / "pump-1")[-1]
+        newest.write_bytes(newest.read_bytes() + b"torn")
+    Ring(tmp_path, FAR, 0.0).close()
+    assert [file.name[:8] for file in find_segments(tmp_path / "pump-1")] == ["00000001", "00000002", "00000003"]
+    assert numbers(tmp_path / "pump-1") == list(range(30))
+    assert not newest.read_bytes().endswith(b"torn")
+
+
+def test_other_channels_begin_another_segment(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, FAR, 0.0)
+    ring.append("pump-1", CHANNELS, block(0, 5), 0.0)
+    ring.append("pump-1", CHANNELS[::-1], block(5, 5), 0.0)
+    ring.close()
+    assert [read_header(file).channels for file in find_segments(tmp_path / "pump-1")] == [CHANNELS, CHANNELS[::-1]]
+
+
+def test_a_snapshot_holds_what_was_before_and_after_an_alarm(tmp_path: Path) -> None:
+    limits = RecorderLimits(before_s=5.0, after_s=2.0, free_bytes=0)
+    recorder = Recorder(tmp_path, limits)
+    recorder.start()
+    recorder.put("pump-1", CHANNELS, block(0, 200))
+    recorder.put("fan-2", CHANNELS, block(0, 200))
+    snapshot = recorder.snapshot("pump-1", 1020.0)
+    for n in range(20, 40):
+        recorder.put("pump-1", CHANNELS, block(10 * n, 10))
+    recorder.stop()
+    (file,) = (tmp_path / "snapshots" / snapshot).iterdir()
+    assert numbers(file) == list(range(150, 221))
+    assert (file.name, read_header(file).snapshot) == ("pump-1.seg", snapshot)
+    assert recorder.statistics.snapshots == 1
+    assert snapshot == "19700101T001700-pump-1"
+
+
+def test_alarms_close_together_share_a_snapshot_and_lengthen_it(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, RecorderLimits(before_s=1.0, after_s=3.0, free_bytes=0))
+    recorder.start()
+    recorder.put("pump-1", CHANNELS, block(0, 100))
+    one = recorder.snapshot("pump-1", 1010.0)
+    recorder.put("pump-1", CHANNELS, block(100, 20))
+    two = recorder.snapshot("pump-1", 1012.0)
+    recorder.put("pump-1", CHANNELS, block(120, 200))
+    later = recorder.snapshot("pump-1", 1030.0)
+    recorder.stop()
+    assert one == two != later
+    assert numbers(tmp_path / "snapshots" / one / "pump-1.seg") == list(range(90, 151))
+
+
+def test_snapshots_outlive_the_ring_up_to_a_bound_of_their_own(tmp_path: Path) -> None:
+    limits = RecorderLimits(ring_bytes=65_536, snapshot_bytes=20_000, before_s=10.0, after_s=0.1, free_bytes=0)
+    recorder = Recorder(tmp_path, limits)
+    ids = []
+    for n in range(20):
+        recorder.put("pump-1", CHANNELS, block(1000 * n, 1000))
+        ids.append(recorder.snapshot("pump-1", 1000.0 + 100 * (n + 1)))
+        recorder.put("pump-1", CHANNELS, block(1000 * n + 1000, 2))
+        recorder._flush()
+    recorder.start()
+    recorder.stop()
+    kept = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert kept == ids[-len(kept) :] and 2 < len(kept) < 20
+    assert recorder.statistics.snapshot_bytes <= 20_000
+    assert recorder.statistics.snapshots_evicted == 20 - len(kept)
+    first_in_ring = numbers(tmp_path / "ring/pump-1")[0]
+    assert numbers(tmp_path / "snapshots" / kept[0] / "pump-1.seg")[0] < first_in_ring
+
+
+WRITER = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from tocsin.recorder import Recorder, RecorderLimits
+from tocsin.records import Channel, SampleBlock
+recorder = Recorder(Path(sys.argv[1]), RecorderLimits(free_bytes=0))
+recorder.start()
+channels = (Channel("wall"),)
+while True:
+    now = time.time()
+    recorder.put("pump-1", channels, SampleBlock(np.array([now]), np.array([[now]])))
+    time.sleep(0.01)
+"""
+
+
+def test_a_kill_costs_at_most_the_last_second(tmp_path: Path, until: Callable[..., None]) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
+    until(lambda: any(file.stat().st_size > 1500 for file in (tmp_path / "ring").rglob("*.seg")))
+    time.sleep(0.37)
+    writer.send_signal(signal.SIGKILL)
+    killed_s = time.time()
+    writer.wait()
+    (file,) = find_segments(tmp_path / "ring/pump-1")
+    times = np.concatenate([part.block.time_s for part in read_table(open_table(file, TableOptions()))])
+    assert 0 <= killed_s - times[-1] < 1.0
+    assert len(times) > 50
+    Recorder(tmp_path, FAR).stop()  # and the next run takes the folder
+
+
+SMALL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import test_recorder as t
+from tocsin.recorder import Recorder, RecorderLimits
+recorder = Recorder(Path(sys.argv[1]), RecorderLimits(free_bytes=0))
+recorder.put("pump-1", t.CHANNELS, t.block(0, 500)); recorder._flush()
+recorder.put("pump-1", t.CHANNELS, t.block(500, 500)); recorder._flush()
+recorder.put("pump-1", t.CHANNELS, t.block(1000, 5000)); recorder._flush()
+assert recorder.statistics.dropped == 5000, recorder.statistics
+assert "too large" in recorder.statistics.last_error, recorder.statistics
+recorder.put("pump-1", t.CHANNELS, t.block(6000, 500)); recorder._flush()
+assert (recorder.statistics.dropped, recorder.statistics.last_error) == (5000, None), recorder.statistics
+recorder.start(); recorder.stop()
+"""
+
+
+def test_what_the_disk_does_not_take_is_dropped_and_counted_and_recording_goes_on(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", SMALL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path / "ring/pump-1")[-1] == 6499
+
+
+def test_a_full_disk_costs_the_oldest_and_leaves_no_torn_frame_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, size = os.write, 50_000
+
+    def to_a_small_disk(handle: int, data: bytes) -> int:
+        free = size - sum(file.stat().st_size for file in tmp_path.rglob("*.seg"))
+        if not free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data[:free])
+
+    monkeypatch.setattr(segment.os, "write", to_a_small_disk)
+    ring = Ring(tmp_path, RecorderLimits(segment_s=5.0, free_bytes=0), 0.0)
+    for n in range(200):
+        ring.append("pump-1", CHANNELS, block(50 * n, 50), float(n))
+    ring.close()
+    kept = numbers(tmp_path / "pump-1")
+    assert kept == list(range(kept[0], 10_000)) and len(kept) > 1000
+    assert all(segment.whole_length(file) == file.stat().st_size for file in tmp_path.rglob("*.seg"))
+
+
+def test_room_for_alarms_is_left_on_the_disk_whatever_recordings_it_costs(tmp_path: Path) -> None:
+    roomy = Recorder(tmp_path, FAR)
+    roomy.put("pump-1", CHANNELS, block(0, 10))
+    roomy._flush()
+    roomy.start()
+    roomy.stop()
+    tight = Recorder(tmp_path, RecorderLimits(free_bytes=1 << 60))
+    tight.put("pump-1", CHANNELS, block(10, 10))
+    tight._flush()
+    found = tight.statistics
+    assert (found.dropped, found.ring_bytes, found.evicted) == (10, 0, 1)
+    assert "are left for alarms" in str(found.last_error)
+    tight.start()
+    tight.stop()
+
+
+def test_what_waits_in_memory_is_bounded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    big = SampleBlock(np.zeros(1 << 20), np.zeros((1 << 20, 2)))
+    for _ in range(5):
+        recorder.put("pump-1", CHANNELS, big)
+    with recorder._lock:
+        assert recorder._waiting_bytes <= 64 << 20
+        assert recorder._dropped == 3 << 20
