@@ -36,13 +36,7 @@ MEANING = {  # what the schema leaves unsaid
     "mqtt.username": "name at the broker",
     "mqtt.health_interval_s": "between two messages on `health`",
     "mqtt.keepalive_s": "after so long a silence the connection counts as broken",
-    "assets[].source.channels": "in the order of the numbers: `pressure [bar]`, or `{name: pressure, unit: bar}`",
-    "assets[].source.separator": "between fields, when it is not found",
     "assets[].source.rate_hz": "samples a second",
-    "assets[].source.seed": "of the noise; the same seed gives the same samples",
-    "assets[].source.fault_channel": "name of the channel that goes wrong",
-    "assets[].source.fault_size": "in amplitudes of its swing",
-    "assets[].source.baud": "bits a second",
     "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
     "assets[].severity": "of this asset's alarms",
 }

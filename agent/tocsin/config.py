@@ -1,58 +1,25 @@
 """The agent's settings: what may be written, with defaults and meaning.
 
 Rules: frozen after start; an unknown key is an error; a relative path is relative to the file it stands in; secrets
-are named by file, never written. `tocsin.config_file` reads YAML into these.
+are named by file, never written. `tocsin.config_file` reads YAML into these; the settings of a source stand in its
+module.
 """
 
 import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.errors import ConfigError
-from tocsin.recordings import split_unit
-from tocsin.records import Channel
+from tocsin.settings import FilePath, Seconds, Settings
+from tocsin.sources import AnySource
 
 TOPIC_ID = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
-CHANNEL_KEY = r"^[a-z][a-z0-9_]*$"
-DURATIONS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
 Id = Annotated[str, Field(pattern=TOPIC_ID, description="lower-case letters, digits and hyphens, 1 to 64")]
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base")
-    return path.expanduser() if base is None else base / path.expanduser()
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)\s*", value)):
-        return float(match[1]) * DURATIONS[match[2]]
-    if isinstance(value, str):
-        raise ValueError("expected seconds, or a number with ms, s, min, h or d")
-    return value
-
-
-def _channel(value: Any) -> Any:
-    return {"name": split_unit(value)[0], "unit": split_unit(value)[1]} if isinstance(value, str) else value
-
-
-FilePath = Annotated[Path, AfterValidator(_resolve)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(_duration, json_schema_input_type=float | str),
-    Field(description="seconds, or 500ms, 10s, 5min, 1h, 1d"),
-]
-
-
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TlsSettings(Settings):
@@ -84,66 +51,6 @@ class MqttSettings(Settings):
     health_interval_s: Seconds = Field(60.0, ge=1)
 
 
-class ChannelSettings(Settings):
-    """A channel: `{name: pressure, unit: bar}`, or `pressure [bar]`."""
-
-    name: str = Field(pattern=CHANNEL_KEY)
-    unit: str = ""
-
-    def channel(self) -> Channel:
-        """As it flows."""
-        return Channel(self.name, self.unit)
-
-
-AnyChannel = Annotated[ChannelSettings, BeforeValidator(_channel, json_schema_input_type=ChannelSettings | str)]
-Channels = Annotated[tuple[AnyChannel, ...], Field(min_length=1)]
-
-
-class ReplaySettings(Settings):
-    """Recorded files, played."""
-
-    type: Literal["replay"]
-    files: tuple[FilePath, ...] = Field(min_length=1, description="CSV tables, played one after the other")
-    speed: float = Field(1.0, ge=0, description="recorded seconds in a second; 0 = as fast as possible")
-    time: str | None = Field(None, description="name of the time column, when it is not found")
-    separator: str | None = None
-    rate_hz: float | None = Field(None, gt=0, description="rows a second, for files without a time column")
-
-
-class SyntheticSettings(Settings):
-    """A made-up machine, for trying things out."""
-
-    type: Literal["synthetic"]
-    channels: Channels
-    rate_hz: float = Field(10.0, gt=0)
-    seed: int = 0
-    speed: float = Field(1.0, ge=0, description="seconds of samples in a second; 0 = as fast as possible")
-    start_s: float | None = Field(None, description="epoch seconds of the first sample; now when left out")
-    duration_s: Seconds | None = Field(None, description="end after this")
-    fault_at_s: Seconds | None = Field(None, description="from this time on, `fault_channel` is off")
-    fault_channel: str | None = None
-    fault_size: float = 3.0
-
-    @model_validator(mode="after")
-    def _fault_channel_exists(self) -> "SyntheticSettings":
-        if self.fault_at_s is not None and self.fault_channel not in {c.name for c in self.channels}:
-            raise ValueError(f"fault_channel: expected one of {', '.join(c.name for c in self.channels)}")
-        return self
-
-
-class SerialSettings(Settings):
-    """Lines of numbers over a serial port."""
-
-    type: Literal["serial"]
-    port: str = Field(description="/dev/serial/by-id/… is the same after every start")
-    baud: int = Field(115200, gt=0)
-    channels: Channels
-    rate_hz: float = Field(gt=0, description="lines a second")
-
-
-SourceSettings = Annotated[ReplaySettings | SyntheticSettings | SerialSettings, Field(discriminator="type")]
-
-
 class AlarmSettings(Settings):
     """When a score becomes an alarm; what is left out is as the bundle says."""
 
@@ -169,7 +76,7 @@ class AssetSettings(Settings):
 
     id: Id
     bundle: FilePath = Field(description="the model, a .tocsin file")
-    source: SourceSettings
+    source: AnySource = Field(description="where its samples come from")
     alarm: AlarmSettings = AlarmSettings()
     severity: Literal["warning", "minor", "major", "critical"] = "major"
     advice: str = Field("", max_length=500, description="what the operator should do; sent with each alarm")

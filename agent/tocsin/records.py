@@ -37,11 +37,17 @@ class SampleBlock:
         time_s: (n,) epoch seconds of each sample, ascending but for clock steps.
         values: (n, C) one column a channel; NaN where a channel has no value.
         arrived_s: monotonic seconds at which the block arrived.
+        step_s: seconds by which the clock of the stamps was set just before the first sample; the samples themselves
+            go on without a gap.
+        bad: (n, C) where the source itself calls the value bad (a status code, an answer that failed), and it is NaN
+            for that; None = nowhere. NaN alone says that there was nothing new.
     """
 
     time_s: Floats
     values: Floats
     arrived_s: float = 0.0
+    step_s: float = 0.0
+    bad: Bools | None = None
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -98,7 +98,7 @@ class AssetWorker:
                 state=self._state(),
                 samples_total=self._samples,
                 last_sample_age_s=age,
-                errors_total=self._errors + (source.bad_lines if source else 0),
+                errors_total=self._errors + (source.counts.bad if source else 0),
                 last_error=self._last_error,
             ),
             AssetHealth(

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tocsin.config import ReplaySettings, SerialSettings, SyntheticSettings
 from tocsin.errors import SourceError
 from tocsin.records import Channel, SampleBlock
 from tocsin.sources import Source, make_source
-from tocsin.sources.serial_lines import SerialSource
-from tocsin.sources.synthetic import SyntheticSource
+from tocsin.sources.clock import ArrivalClock
+from tocsin.sources.replay import ReplaySettings
+from tocsin.sources.serial_lines import SerialSettings, SerialSource
+from tocsin.sources.synthetic import SyntheticSettings, SyntheticSource
 
 CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"))
 NAMES = ["pressure [bar]", "flow [l/min]"]
@@ -201,23 +202,22 @@ def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Wire) -> Non
     block = read_until(source, 3)
     source.close()
     np.testing.assert_array_equal(block.values[-3:], SENT[1:4])
-    assert source.bad_lines > 0
+    assert source.counts.bad > 0
 
 
 def test_the_stamps_of_a_serial_line_do_not_follow_a_small_step_of_the_clock_and_follow_a_large_one(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: Wire,
 ) -> None:
-    settings = SerialSettings(type="serial", port=str(wire.port), channels=NAMES, rate_hz=1000)
-    real, offset_s, stamps = time.time, 0.0, []
-    monkeypatch.setattr(time, "time", lambda: real() + offset_s)
-    source = SerialSource(settings.port, settings.baud, CHANNELS, settings.rate_hz)
+    offset_s, stamps = 0.0, []
+    clock = ArrivalClock(1000, wall=lambda: time.time() + offset_s)
+    source = SerialSource(str(wire.port), 115200, CHANNELS, clock)
     source.open()
     for offset_s in (0.0, 0.9, -0.9, -3600.0, -3600.5):  # noqa: B007 - read by the clock
         wire.send(lines(SENT[:1]))
         stamps.append(read_until(source, 1).time_s[0])
     source.close()
     steps = np.diff(stamps)
-    assert source.clock_steps == 1
+    assert source.counts.clock_steps == 1
     assert (steps[[0, 1, 3]] > 0).all() and (steps[[0, 1, 3]] < 0.5).all()
     assert steps[2] == pytest.approx(-3600, abs=0.5)
 

@@ -13,11 +13,12 @@ from pydantic import Field
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.chatter import TENSORFLOW, without_chatter
-from tocsin.config import TOPIC_ID, AlarmSettings, Settings
+from tocsin.config import TOPIC_ID, AlarmSettings
 from tocsin.config_file import read_settings
 from tocsin.core.promise import parse_rate
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
+from tocsin.settings import Settings
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.dataset import Dataset, choose_window, load, split
 from tocsin_trainer.input_settings import PreprocessSettings

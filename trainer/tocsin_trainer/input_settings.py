@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, field_validator
 
-from tocsin.config import Settings
 from tocsin.core.preprocess import MAX_WIDTH
+from tocsin.settings import Settings
 
 FeatureName = Literal[
     "signal",

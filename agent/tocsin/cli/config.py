@@ -11,6 +11,7 @@ from tocsin.config import AgentSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
 from tocsin.errors import ConfigError
+from tocsin.sources.replay import ReplaySettings
 
 CONFIG = click.option(
     "-c", "--config", "path", default="tocsin.yaml", show_default=True, type=click.Path(path_type=Path, dir_okay=False),
@@ -43,23 +44,22 @@ def check(path: Path, as_json: bool) -> None:
             asset.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
         except ConfigError as error:
             raise ConfigError(f"{path}: assets[{n}].{error}") from error
-        if asset.source.type == "replay":
-            missing = [file for file in asset.source.files if not file.is_file()]
+        source = asset.source
+        if isinstance(source, ReplaySettings):
+            missing = [file for file in source.files if not file.is_file()]
             if missing:
                 raise ConfigError(f"{path}: assets[{n}].source.files: {missing[0]} is not there")
-        else:
-            if not 0.9 <= asset.source.rate_hz / rate_hz <= 1.1:
-                raise ConfigError(
-                    f"{path}: assets[{n}].source.rate_hz: {asset.source.rate_hz:g} is not the bundle's {rate_hz:g}: "
-                    "windows would be stretched; set the source to the bundle's rate, or train again"
-                )
-            given = [channel.name for channel in asset.source.channels]
-            lacking = [name for name in names if name not in given]
-            if lacking:
-                raise ConfigError(
-                    f"{path}: assets[{n}].source.channels: {lacking[0]!r} is missing: "
-                    f"the bundle needs {', '.join(names)}"
-                )
+        elif source.rate_hz is not None and not 0.9 <= source.rate_hz / rate_hz <= 1.1:
+            raise ConfigError(
+                f"{path}: assets[{n}].source.rate_hz: {source.rate_hz:g} is not the bundle's {rate_hz:g}: "
+                "windows would be stretched; set the source to the bundle's rate, or train again"
+            )
+        given = source.given()
+        lacking = [name for name in names if given is not None and name not in {channel.name for channel in given}]
+        if lacking:
+            raise ConfigError(
+                f"{path}: assets[{n}].source.channels: {lacking[0]!r} is missing: the bundle needs {', '.join(names)}"
+            )
     if as_json:
         click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
         return

@@ -1,70 +1,111 @@
 """Where samples come from: one protocol a file, all behind `Source`.
 
-A source's module is imported only when an asset uses it.
+Rules: a source's module holds its settings and its source; it is imported only when a configuration names it, and
+imports an optional library only in `open`. `type:` in the settings is looked up in `SOURCES`, then among the entry
+points of the group `tocsin.sources`, so that another package can bring a source of its own.
 """
 
-from typing import Protocol
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, Literal
 
-from tocsin.config import ReplaySettings, SerialSettings, SourceSettings, SyntheticSettings
-from tocsin.recordings import TableOptions
-from tocsin.records import Channel, SampleBlock
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from tocsin.records import Channel
+from tocsin.settings import Seconds, Settings
+from tocsin.sources.source import Source, SourceCounts
+
+__all__ = ["SOURCES", "AnySource", "Source", "SourceCounts", "SourceSettings", "make_source"]
+
+GROUP = "tocsin.sources"
+SOURCES = {  # what `type` says → module and settings class
+    "replay": "tocsin.sources.replay:ReplaySettings",
+    "serial": "tocsin.sources.serial_lines:SerialSettings",
+    "synthetic": "tocsin.sources.synthetic:SyntheticSettings",
+}
 
 
-class Source(Protocol):
-    """Gives samples in engineering units.
+class SourceSettings(Settings):
+    """What every source's settings have; a source derives its own, with `type` as a Literal."""
 
-    Life: `open`, `read` again and again, `close` (any number of times). After a SourceError it may be opened anew.
+    type: str
+    rate_hz: float | None = Field(None, gt=0, description="samples a second; what differs clearly is told in health")
+    startup: Literal["retry", "error", "ignore"] = Field(
+        "retry",
+        description="when it cannot be opened at the start: retry; error: the agent ends with exit code 5; "
+        "ignore: the asset is left out until the next start",
+    )
+    timeout_s: Seconds = Field(3.0, gt=0, description="longest wait for one answer of the other side")
 
-    Attributes:
-        channels: columns of every block; known once opened.
-        ended: nothing will come any more (a recording that was played to its end, or broke off with a SourceError).
-    """
+    def given(self) -> tuple[Channel, ...] | None:
+        """The channels that it will give; None where only the other side knows."""
+        return None
 
-    channels: tuple[Channel, ...]
-    ended: bool
+    def make(self, wanted: tuple[Channel, ...]) -> Source:
+        """The source, not opened yet.
 
-    @property
-    def bad_lines(self) -> int:
-        """What came and could not be read, since the start."""
-
-    def open(self) -> None:
-        """Connects.
-
-        Raises:
-            SourceError: not there, or refused.
+        Args:
+            wanted: channels of the asset's bundle.
         """
+        raise NotImplementedError
 
-    def read(self, timeout_s: float) -> SampleBlock:
-        """What has arrived; an empty block when nothing did within the time.
 
-        Raises:
-            SourceError: the link is lost.
-        """
+class _ByType:
+    """Reads a mapping into the settings class that its `type` names; the JSON Schema knows the built-in ones."""
 
-    def close(self) -> None:
-        """Lets go of everything; never raises."""
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(_read)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        choices = {name: settings_class(name).__pydantic_core_schema__ for name in SOURCES}
+        return handler(core_schema.tagged_union_schema(choices, discriminator="type"))
+
+
+AnySource = Annotated[SourceSettings, _ByType()]
 
 
 def make_source(settings: SourceSettings, wanted: tuple[Channel, ...]) -> Source:
-    """The source that the settings describe, not opened yet.
+    """The source that the settings describe, not opened yet."""
+    return settings.make(wanted)
 
-    Args:
-        settings: of one asset's source.
-        wanted: channels of the asset's bundle.
+
+def settings_class(name: str) -> type[SourceSettings]:
+    """The settings of a `type`.
+
+    Raises:
+        KeyError: nobody brings such a source.
+        ImportError: its package is broken.
     """
-    match settings:
-        case ReplaySettings():
-            from tocsin.sources.replay import ReplaySource  # noqa: PLC0415 - each source loads when an asset uses it
+    if name in SOURCES:
+        module, _, attribute = SOURCES[name].partition(":")
+        found = getattr(import_module(module), attribute)
+    else:
+        found = _brought()[name].load()
+    if not (isinstance(found, type) and issubclass(found, SourceSettings)):
+        raise ImportError(f"the entry point {name!r} of {GROUP} is no SourceSettings class")
+    return found
 
-            options = TableOptions(time=settings.time, separator=settings.separator, rate_hz=settings.rate_hz)
-            return ReplaySource(settings.files, options, settings.speed, wanted)
-        case SyntheticSettings():
-            from tocsin.sources.synthetic import SyntheticSource  # noqa: PLC0415
 
-            given = settings.model_dump(exclude={"type", "channels"})
-            return SyntheticSource(tuple(c.channel() for c in settings.channels), **given)
-        case SerialSettings():
-            from tocsin.sources.serial_lines import SerialSource  # noqa: PLC0415
+def _brought() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
-            channels = tuple(c.channel() for c in settings.channels)
-            return SerialSource(settings.port, settings.baud, channels, settings.rate_hz)
+
+def _read(value: Any, info: ValidationInfo) -> SourceSettings:
+    if isinstance(value, SourceSettings):
+        return value
+    if not isinstance(value, dict):
+        raise PydanticKnownError("dict_type")
+    name = value.get("type")
+    if name is None:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'type'"})
+    try:
+        kind = settings_class(str(name))
+    except KeyError:
+        known = ", ".join(f"'{one}'" for one in sorted({*SOURCES, *_brought()}))
+        wrong = {"discriminator": "'type'", "tag": str(name), "expected_tags": known}
+        raise PydanticKnownError("union_tag_invalid", wrong) from None
+    except ImportError as error:
+        raise ValueError(f"the source {name!r} cannot be loaded: {error}") from error
+    return kind.model_validate(value, context=info.context)

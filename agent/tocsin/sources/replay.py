@@ -3,14 +3,34 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from tocsin.errors import DataError, SourceError
 from tocsin.recordings import TableOptions, open_table, read_table
 from tocsin.records import Channel, SampleBlock
+from tocsin.settings import FilePath
+from tocsin.sources import Source, SourceCounts, SourceSettings
 
 PIECE_S = 0.1  # samples are handed over in pieces of about this much wall time
+
+
+class ReplaySettings(SourceSettings):
+    """Recorded files, played."""
+
+    type: Literal["replay"]
+    files: tuple[FilePath, ...] = Field(min_length=1, description="CSV tables, played one after the other")
+    speed: float = Field(1.0, ge=0, description="recorded seconds in a second; 0 = as fast as possible")
+    time: str | None = Field(None, description="name of the time column, when it is not found")
+    separator: str | None = Field(None, description="between fields, when it is not found")
+    rate_hz: float | None = Field(None, gt=0, description="rows a second, for files without a time column")
+
+    def make(self, wanted: tuple[Channel, ...]) -> Source:
+        """Plays the wanted columns."""
+        options = TableOptions(time=self.time, separator=self.separator, rate_hz=self.rate_hz)
+        return ReplaySource(self.files, options, self.speed, wanted or None)
 
 
 class ReplaySource:
@@ -29,14 +49,10 @@ class ReplaySource:
         self._files, self._options, self._speed, self._wanted = files, options, speed, channels
         self.channels: tuple[Channel, ...] = channels or ()
         self.ended = self._opened = False
+        self.counts = SourceCounts()  # stays at nought: a line that cannot be read ends the recording
         self._blocks: Iterator[SampleBlock] = iter(())
         self._rest: SampleBlock | None = None
         self._started: tuple[float, float] | None = None
-
-    @property
-    def bad_lines(self) -> int:
-        """None: a line that cannot be read ends the recording."""
-        return 0
 
     def open(self) -> None:
         """Looks at the files; playing goes on from where it stopped."""

@@ -2,22 +2,25 @@
 
 This is what Edge Impulse's data forwarder and most Arduino sketches print. Separators: comma, semicolon, tab or
 space. A line that does not parse is counted and skipped, so that the stream recovers by itself after garbage.
-Samples are stamped on arrival, spread evenly at the rate the settings give. The stamps begin at the wall clock and go
-on with the monotonic one, so that a small step of the wall clock tears no window; a large one is followed.
+Samples are stamped on arrival (`tocsin.sources.clock`).
 """
 
 import logging
 import time
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from tocsin.errors import SourceError
 from tocsin.records import Channel, Floats, SampleBlock
+from tocsin.settings import Channels
+from tocsin.sources import Source, SourceCounts, SourceSettings
+from tocsin.sources.clock import ArrivalClock
 
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1024
-LARGEST_STEP_S = 1.0  # of the wall clock, that the stamps do not follow
 SEPARATORS = str.maketrans(";\t,", "   ")
 
 
@@ -61,6 +64,24 @@ class LineParser:
             return None
 
 
+class SerialSettings(SourceSettings):
+    """Lines of numbers over a serial port."""
+
+    type: Literal["serial"]
+    port: str = Field(description="/dev/serial/by-id/… is the same after every start")
+    baud: int = Field(115200, gt=0, description="bits a second")
+    channels: Channels = Field(description="in the order of the numbers: `pressure [bar]`, or `{name: …, unit: …}`")
+    rate_hz: float = Field(gt=0, description="lines a second")
+
+    def given(self) -> tuple[Channel, ...]:
+        """As written."""
+        return tuple(channel.channel() for channel in self.channels)
+
+    def make(self, wanted: tuple[Channel, ...]) -> Source:
+        """The port."""
+        return SerialSource(self.port, self.baud, self.given(), ArrivalClock(self.rate_hz))
+
+
 class SerialSource:
     """A serial port.
 
@@ -68,25 +89,15 @@ class SerialSource:
         port: `/dev/serial/by-id/…`, `/dev/ttyUSB0`, or a pyserial URL.
         baud: bits a second.
         channels: one a number in the line, in order.
-        rate_hz: lines a second.
-
-    Attributes:
-        clock_steps: steps of the wall clock that the stamps followed.
+        clock: stamps the lines.
     """
 
-    def __init__(self, port: str, baud: int, channels: tuple[Channel, ...], rate_hz: float) -> None:
-        self.channels, self.ended = channels, False
-        self._port, self._baud, self._rate = port, baud, rate_hz
+    def __init__(self, port: str, baud: int, channels: tuple[Channel, ...], clock: ArrivalClock) -> None:
+        self.channels, self.ended, self.counts = channels, False, SourceCounts()
+        self._port, self._baud = port, baud
         self._serial: "serial.Serial | None" = None  # type: ignore[name-defined] # noqa: F821, UP037
         self._parser = LineParser(len(channels))
-        self._last_s = -np.inf
-        self._wall_s = time.time() - time.monotonic()  # the wall clock when the monotonic one was 0
-        self.clock_steps = 0
-
-    @property
-    def bad_lines(self) -> int:
-        """Lines skipped since the start."""
-        return self._parser.bad_lines
+        self._clock = clock
 
     def open(self) -> None:
         """Opens the port for us alone."""
@@ -99,9 +110,7 @@ class SerialSource:
                 f"serial port {self._port} cannot be opened: {error}: "
                 "is it plugged in, and is this user in group dialout?"
             ) from error
-        bad = self._parser.bad_lines
         self._parser = LineParser(len(self.channels))
-        self._parser.bad_lines = bad
 
     def read(self, timeout_s: float) -> SampleBlock:
         """The lines that have arrived."""
@@ -114,28 +123,14 @@ class SerialSource:
             data += port.read(min(port.in_waiting, 1 << 16))
         except (OSError, TypeError) as error:  # pyserial lets a TypeError out when the port goes away while reading
             raise SourceError(f"serial port {self._port} was lost: {error}") from error
+        bad = self._parser.bad_lines
         rows = self._parser.feed(data)
-        return SampleBlock(self._stamp(len(rows)), rows, time.monotonic())
-
-    def _stamp(self, n: int) -> Floats:
-        """Times of n lines, the last one now; never before what was given out."""
-        now = self._now()
-        start = max(now - (n - 1) / self._rate, self._last_s + 0.75 / self._rate)
-        if start - now > 1.0:  # the clock was set back
-            start = now - (n - 1) / self._rate
-        stamps = start + np.arange(n) / self._rate
-        if n:
-            self._last_s = float(stamps[-1])
-        return stamps
-
-    def _now(self) -> float:
-        monotonic_s = time.monotonic()
-        wall_s = time.time() - monotonic_s
-        if abs(wall_s - self._wall_s) > LARGEST_STEP_S:
-            log.warning("serial port %s: the clock was set by %+.1f s", self._port, wall_s - self._wall_s)
-            self._wall_s = wall_s
-            self.clock_steps += 1
-        return self._wall_s + monotonic_s
+        self.counts.count_bad("line", self._parser.bad_lines - bad)
+        stamps, step_s = self._clock.stamp(len(rows))
+        if step_s:
+            log.warning("serial port %s: the clock was set by %+.1f s", self._port, step_s)
+            self.counts.clock_steps += 1
+        return SampleBlock(stamps, rows, time.monotonic(), step_s)
 
     def close(self) -> None:
         """Lets go of the port."""

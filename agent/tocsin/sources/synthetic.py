@@ -1,10 +1,44 @@
 """A made-up machine: seeded sines with noise, and a fault when the settings say so. For trying things out."""
 
 import time
+from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from tocsin.records import Channel, SampleBlock
+from tocsin.settings import Channels, Seconds
+from tocsin.sources import Source, SourceCounts, SourceSettings
+
+
+class SyntheticSettings(SourceSettings):
+    """A made-up machine, for trying things out."""
+
+    type: Literal["synthetic"]
+    channels: Channels = Field(description="`pressure [bar]`, or `{name: pressure, unit: bar}`")
+    rate_hz: float = Field(10.0, gt=0)
+    seed: int = Field(0, description="of the noise; the same seed gives the same samples")
+    speed: float = Field(1.0, ge=0, description="seconds of samples in a second; 0 = as fast as possible")
+    start_s: float | None = Field(None, description="epoch seconds of the first sample; now when left out")
+    duration_s: Seconds | None = Field(None, description="end after this")
+    fault_at_s: Seconds | None = Field(None, description="from this time on, `fault_channel` is off")
+    fault_channel: str | None = Field(None, description="name of the channel that goes wrong")
+    fault_size: float = Field(3.0, description="in amplitudes of its swing")
+
+    @model_validator(mode="after")
+    def _fault_channel_exists(self) -> "SyntheticSettings":
+        if self.fault_at_s is not None and self.fault_channel not in {c.name for c in self.channels}:
+            raise ValueError(f"fault_channel: expected one of {', '.join(c.name for c in self.channels)}")
+        return self
+
+    def given(self) -> tuple[Channel, ...]:
+        """As written."""
+        return tuple(channel.channel() for channel in self.channels)
+
+    def make(self, wanted: tuple[Channel, ...]) -> Source:
+        """The machine."""
+        own = self.model_dump(exclude={"channels", *SourceSettings.model_fields} - {"rate_hz"})
+        return SyntheticSource(self.given(), **own)
 
 
 class SyntheticSource:
@@ -37,17 +71,12 @@ class SyntheticSource:
         fault_channel: str | None = None,
         fault_size: float = 3.0,
     ) -> None:
-        self.channels, self.ended = channels, False
+        self.channels, self.ended, self.counts = channels, False, SourceCounts()
         self._rate, self._speed, self._duration = rate_hz, speed, duration_s
         self._fault = (np.inf if fault_at_s is None else fault_at_s, fault_channel, fault_size)
         self._noise = np.random.default_rng(seed)
         self._phase = np.linspace(0, np.pi, len(channels), endpoint=False)
         self._start, self._done, self._opened = start_s, 0, 0.0
-
-    @property
-    def bad_lines(self) -> int:
-        """None: nothing is read."""
-        return 0
 
     def open(self) -> None:
         """Starts the clock; a second time it goes on where it was."""
