@@ -1,7 +1,8 @@
 """How well does what `tocsin train` ships detect, on public recordings, beside simple detectors?
 
-    python benchmarks/detection.py --data-root DIR [--suites skab,nab] [--quick] [--families pca,conv_ae]
-                                   [--seeds 3] [--out FOLDER] [--jobs 2]
+    python benchmarks/detection.py --data-root DIR [--suites skab,nab] [--files valve1-0] [--quick] [--seeds 3]
+                                   [--families lstm_ae] [--precision int8] [--false-alarms 1/day]
+                                   [--out FOLDER] [--jobs 2]
 
 DIR holds a folder a set; `suites.py` says how each is split. Every model is trained as by a user who gives nothing but
 the recordings, and its bundle is scored by the code of `tocsin replay`. Tables on stdout, and detection.md and
@@ -37,6 +38,7 @@ from detection_figures import (
     RANKS,
     SHIPPED,
     Found,
+    Measured,
     Outcome,
     Series,
     headline,
@@ -48,11 +50,13 @@ from suites import SUITES, Suite, Task
 
 from tocsin.cli.replay import Summary, scored_file
 from tocsin.core.bundle import Bundle, load_bundle
-from tocsin.errors import DataError
+from tocsin.core.promise import Tally, parse_rate
+from tocsin.errors import ConfigError, DataError
 from tocsin.recordings import TableOptions, open_table, read_table
-from tocsin.records import Bools, Floats
+from tocsin.records import Bools, Change, Floats
 from tocsin_trainer import metrics
-from tocsin_trainer.options import FAMILIES, TrainOptions
+from tocsin_trainer.calibrate import ThresholdRule
+from tocsin_trainer.options import ALL_FAMILIES, FAMILIES, TrainOptions
 from tocsin_trainer.results import Candidate, TrainingResult
 
 QUICK_EPOCHS = 6
@@ -67,13 +71,20 @@ def tables(paths: Iterable[Path], options: TableOptions) -> Iterator[tuple[Float
         yield values, np.concatenate(labels)
 
 
-def trained(suite: Suite, task: Task, seed: int, families: tuple[str, ...], epochs: int | None) -> Outcome:
-    """Trains a task as `tocsin train` would, and scores its test part as `tocsin replay` would."""
+def trained(suite: Suite, task: Task, seed: int, asked: TrainOptions) -> Outcome:
+    """Trains a task as `tocsin train` would, and scores its test part as `tocsin replay` would.
+
+    Args:
+        suite: of the task.
+        task: what to train and test on.
+        seed: of the training.
+        asked: what else was asked for: families, precision, epochs, false alarms.
+    """
     begin = time.perf_counter()
     outcome = Outcome(suite.name, task.name, seed)
-    options = TrainOptions(
-        data=task.train, out=Path(), asset=task.name, test=task.test, families=families, seed=seed, table=task.table,
-        window=task.window, hop=task.hop, epochs=epochs,
+    options = replace(
+        asked, data=task.train, asset=task.name, test=task.test, seed=seed, table=task.table, window=task.window,
+        hop=task.hop,
     )  # fmt: skip
     try:
         with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as folder:
@@ -93,7 +104,8 @@ def _train(suite: Suite, task: Task, options: TrainOptions, outcome: Outcome) ->
     except DataError as error:  # it tells the user of --repair, who would
         repaired = str(error)
         run = train(replace(options, repair=True))
-    series, summary = replayed(load_bundle(run.bundle.path), suite, task)
+    series, summary, measured = replayed(load_bundle(run.bundle.path), suite, task)
+    outcome.measured = measured
     outcome.found.append(Found(task.name, options.seed, SHIPPED, rank(series), series))
     outcome.found += [f for candidate in run.result.candidates for f in judged(suite, task, options.seed, candidate)]
     converted = [f for f in outcome.found if f.method.endswith(CONVERTED.format(""))]
@@ -103,15 +115,25 @@ def _train(suite: Suite, task: Task, options: TrainOptions, outcome: Outcome) ->
     outcome.training = _told(run.result, repaired, [*run.result.warnings, *summary.warnings])
 
 
-def replayed(bundle: Bundle, suite: Suite, task: Task) -> tuple[tuple[Series, ...], Summary]:
+def replayed(bundle: Bundle, suite: Suite, task: Task) -> tuple[tuple[Series, ...], Summary, Measured]:
     """Every test table through the agent's own code."""
     out, summary = [], Summary()
+    manifest = bundle.manifest
+    measured = Measured(manifest.threshold.promise)
     for path, (values, label) in zip(task.test, tables(task.test, task.table), strict=True):
         ends, ratios = [np.empty(0, np.int64)], [np.empty(0)]
+        apart = normal_rows(label, manifest.length)
+        episodes, quiet = 0, 0
         for scored, _ in scored_file(bundle, path, task.table, summary):
+            raised = {t.window_end_s for t in scored.transitions if t.change is Change.RAISED}
+            rows = scored.windows.sample[np.isin(scored.windows.end_s, list(raised))]
+            episodes += int(apart[rows].sum())
+            quiet += int((apart[scored.windows.sample] & ~scored.anomaly).sum())
             finite = np.isfinite(scored.scores.ratio)
             ends.append(scored.windows.sample[finite])
             ratios.append(scored.scores.ratio[finite])
+        hours = quiet * manifest.hop / manifest.sample_rate_hz / 3600
+        measured.tally = Tally(measured.tally.episodes + episodes, measured.tally.hours + hours)
         end, ratio = np.concatenate(ends), np.concatenate(ratios)
         if not len(end):
             raise DataError(f"{path.name}: no window could be scored")
@@ -120,7 +142,15 @@ def replayed(bundle: Bundle, suite: Suite, task: Task) -> tuple[tuple[Series, ..
             out.append(Series(label, ratio[np.maximum(latest, 0)], metrics.window_length(values[:, 0])))
         else:
             out.append(Series(label[end], ratio, None))
-    return tuple(out), summary
+    return tuple(out), summary, measured
+
+
+def normal_rows(label: Bools, length: int) -> Bools:
+    """(m,) rows whose windows hold no labelled row, nor do those of the window's length before them."""
+    seen = np.concatenate(([0], np.cumsum(label)))
+    at = np.arange(len(label))
+    rows: Bools = seen[at + 1] == seen[np.maximum(at + 1 - 2 * length, 0)]
+    return rows
 
 
 def judged(suite: Suite, task: Task, seed: int, candidate: Candidate) -> Iterator[Found]:
@@ -144,6 +174,7 @@ def _told(result: TrainingResult, repaired: str, warned: list[str]) -> dict[str,
     """What detection.json says of a training."""
     return {
         "chosen": result.chosen.family,
+        "why": next(choice.why for choice in result.choices if choice.what == "model"),
         "window": result.length,
         "hop": result.hop,
         "repaired": repaired,
@@ -185,32 +216,36 @@ def simple(suite: Suite, task: Task) -> Outcome:
     return outcome
 
 
-def run(root: Path, names: list[str], quick: bool, families: tuple[str, ...], seeds: int, jobs: int) -> dict[str, Any]:
+def run(suites: dict[str, Suite], asked: TrainOptions, seeds: int, jobs: int) -> dict[str, Any]:
     """Every suite, those of one long training first, so that the processes end together."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // jobs)))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryDirectory(prefix="tocsin-suites-") as folder:
-        suites = {name: SUITES[name](root, Path(folder) / name, quick) for name in names}
-        found: dict[str, list[Outcome]] = {name: [] for name in names}
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            work = [
-                pool.submit(trained, suite, task, seed, families, QUICK_EPOCHS if quick else None)
-                for suite in sorted(suites.values(), key=lambda suite: suite.by_row)
-                for seed in range(seeds)
-                for task in suite.tasks
-            ]
-            work += [pool.submit(simple, suite, task) for suite in suites.values() for task in suite.tasks]
-            for done, future in enumerate(as_completed(work), 1):
-                outcome = future.result()
-                found[outcome.suite].append(outcome)
-                what = f"ships {outcome.training['chosen']}" if outcome.training else "simple detectors"
-                what = f"FAILED: {outcome.error.strip().splitlines()[-1]}" if outcome.error else what
-                where = f"{outcome.suite} {outcome.task} seed {outcome.seed}"
-                print(f"{done}/{len(work)} {where}: {what}, {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
+    found: dict[str, list[Outcome]] = {name: [] for name in suites}
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        work = [
+            pool.submit(trained, suite, task, seed, asked)
+            for suite in sorted(suites.values(), key=lambda suite: suite.by_row)
+            for seed in range(seeds)
+            for task in suite.tasks
+        ]
+        work += [pool.submit(simple, suite, task) for suite in suites.values() for task in suite.tasks]
+        for done, future in enumerate(as_completed(work), 1):
+            outcome = future.result()
+            found[outcome.suite].append(outcome)
+            what = f"ships {outcome.training['chosen']}" if outcome.training else "simple detectors"
+            what = f"FAILED: {outcome.error.strip().splitlines()[-1]}" if outcome.error else what
+            where = f"{outcome.suite} {outcome.task} seed {outcome.seed}"
+            print(f"{done}/{len(work)} {where}: {what}, {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
     for outcomes in found.values():
         outcomes.sort(key=lambda outcome: (outcome.task, outcome.seed))
-    return {name: summed(suites[name], found[name], families) for name in names}
+    return {name: summed(suites[name], found[name], asked.families) for name in suites}
+
+
+def only(suite: Suite, files: list[str]) -> Suite:
+    """The suite with those of its tasks alone, or with all where none of them is its own."""
+    kept = tuple(task for task in suite.tasks if task.name in files)
+    return replace(suite, tasks=kept or suite.tasks)
 
 
 def main(arguments: list[str]) -> int:
@@ -218,19 +253,33 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated  [%(default)s]")
+    parser.add_argument("--files", default="", help="of a suite of many, such as valve1-0,other-9; all when left out")
     parser.add_argument("--quick", action="store_true", help="a part of the files, few epochs, one seed")
     parser.add_argument("--families", default=",".join(FAMILIES), help="comma-separated  [%(default)s]")
+    parser.add_argument("--precision", default="auto", choices=("auto", "int8"), help="[%(default)s]")
+    parser.add_argument("--false-alarms", metavar="RATE", help="the limit for so many, such as 1/day, and their count")
     parser.add_argument("--seeds", type=int, help="trainings a model  [3]")
     parser.add_argument("--out", type=Path, default=Path("out/detection"), help="[%(default)s]")
     parser.add_argument("--jobs", type=int, default=2, help="processes  [%(default)s]")
     chosen = parser.parse_args(arguments)
     names, families = chosen.suites.split(","), tuple(chosen.families.split(","))
-    for flag, asked, known in (("suites", names, SUITES), ("families", families, FAMILIES)):
+    for flag, asked, known in (("suites", names, SUITES), ("families", families, ALL_FAMILIES)):
         if unknown := [name for name in asked if name not in known]:
             parser.error(f"--{flag}: {unknown[0]!r} is not known: expected some of {', '.join(known)}")
+    try:
+        rate = ThresholdRule("budget", false_alarms=parse_rate(chosen.false_alarms)) if chosen.false_alarms else None
+    except ConfigError as error:
+        parser.error(f"--false-alarms: {error}")
+    asked = TrainOptions(
+        (), Path(), "", families=families, epochs=QUICK_EPOCHS if chosen.quick else None,
+        threshold=rate or ThresholdRule(), precision=chosen.precision,
+    )  # fmt: skip
     begin = time.perf_counter()
     seeds = chosen.seeds or (1 if chosen.quick else 3)
-    report = run(chosen.data_root, names, chosen.quick, families, seeds, chosen.jobs)
+    with tempfile.TemporaryDirectory(prefix="tocsin-suites-") as folder:
+        made = {name: SUITES[name](chosen.data_root, Path(folder) / name, chosen.quick) for name in names}
+        suites = {name: only(suite, chosen.files.split(",")) for name, suite in made.items()}
+        report = run(suites, asked, seeds, chosen.jobs)
     text = markdown(report)
     about = {"seconds": time.perf_counter() - begin, "quick": chosen.quick, "seeds": seeds}
     chosen.out.mkdir(parents=True, exist_ok=True)

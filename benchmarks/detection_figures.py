@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from suites import Suite
 
+from tocsin.core.promise import Promise, Tally, rate_text
 from tocsin.records import Bools, Floats
 from tocsin_trainer import metrics
 
@@ -60,6 +61,19 @@ class Found:
 
 
 @dataclass
+class Measured:
+    """False alarms of what ships.
+
+    Attributes:
+        promise: of the limit; None where no rate was asked for.
+        tally: counted in rows that no label touches.
+    """
+
+    promise: Promise | None
+    tally: Tally = Tally()
+
+
+@dataclass
 class Outcome:
     """Of one training, or of the simple detectors on one task.
 
@@ -69,6 +83,7 @@ class Outcome:
         seed: of the training.
         found: one a method.
         training: what was chosen and how it went; empty for simple detectors.
+        measured: its false alarms; None for simple detectors.
         error: a traceback, or empty.
         seconds: in all.
     """
@@ -78,6 +93,7 @@ class Outcome:
     seed: int
     found: list[Found] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    measured: Measured | None = None
     error: str = ""
     seconds: float = 0.0
 
@@ -166,8 +182,23 @@ def summed(suite: Suite, outcomes: list[Outcome], families: tuple[str, ...]) -> 
             | {"ranks": {f.method: f.ranks for f in o.found}}
             for o in trainings
         ],
+        "promises": [_promised(o) for o in outcomes if o.measured is not None and o.measured.promise is not None],
         "errors": [{"task": o.task, "seed": o.seed, "error": o.error} for o in outcomes if o.error],
     }
+
+
+def _promised(outcome: Outcome) -> dict[str, Any]:
+    """Promised and measured false alarms of one training, all rates an hour."""
+    measured = outcome.measured
+    assert measured is not None and measured.promise is not None
+    promise, tally = measured.promise, measured.tally
+    low, high = tally.between()
+    return {
+        "task": outcome.task, "seed": outcome.seed, "asked": promise.asked, "refused": promise.refused,
+        "low": promise.low, "high": promise.high, "recorded_hours": promise.hours, "episodes": tally.episodes,
+        "hours": tally.hours, "measured_low": low, "measured_high": high if tally.hours else None,
+        "broken": promise.broken_by(tally.episodes, tally.hours),
+    }  # fmt: skip
 
 
 def markdown(report: dict[str, dict[str, Any]]) -> str:
@@ -197,9 +228,31 @@ def markdown(report: dict[str, dict[str, Any]]) -> str:
             "ΔROC to float",
         )
         lines += [_method(method, row) for method, row in suite["rows"].items()]
+        lines += _promises(suite["promises"])
         for error in suite["errors"]:
             lines += ["", f"{error['task']}, seed {error['seed']}:", "", "```", error["error"].strip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _promises(promises: list[dict[str, Any]]) -> list[str]:
+    """False alarms as promised and as counted, a line a training."""
+    if not promises:
+        return []
+    lines = ["", *_table("false alarms", "asked", "promised", "counted", "in hours", "rate, nine times in ten", "kept")]
+    for one in promises:
+        between = f"{rate_text(one['low'])} to {rate_text(one['high'])}"
+        kept = "no: broken" if one["broken"] else "–" if one["refused"] else "yes"
+        counted = "–"
+        if one["hours"]:
+            counted = f"{rate_text(one['measured_low'])} to {rate_text(one['measured_high'])}"
+        lines.append(
+            _line(
+                f"{one['task']}, seed {one['seed']}", rate_text(one["asked"]),
+                f"refused; expect {between}" if one["refused"] else between,
+                str(one["episodes"]), f"{one['hours']:.3g}", counted, kept,
+            )
+        )  # fmt: skip
+    return lines
 
 
 def _method(method: str, row: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
-from tocsin.delivery.wire import AssetInfo, Health, Info, rfc3339
+from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
 from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.worker import AssetWorker
 
@@ -68,6 +68,7 @@ class Agent:
                 self.desk.queue.put,
                 self._is_active,
                 self.publisher.publish_score,
+                self._outbox,
             )
             for asset in settings.assets
         ]
@@ -218,6 +219,12 @@ def _context(asset: AssetSettings, bundle: Bundle | None) -> AlarmContext:
     )
 
 
+def _budget(bundle: Bundle) -> float | None:
+    """Alarms a day that the limit was set for."""
+    promise = bundle.manifest.threshold.promise
+    return None if promise is None else number(24.0 * promise.asked)
+
+
 def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
     assets = [
         AssetInfo(
@@ -229,6 +236,7 @@ def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
             digest=bundle.digest,
             window=bundle.manifest.length,
             threshold=bundle.manifest.threshold.value,
+            false_alarm_budget=_budget(bundle),
         )
         for asset, bundle in bundles.items()
         if bundle is not None

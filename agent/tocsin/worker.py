@@ -15,10 +15,12 @@ from typing import Literal
 
 import numpy as np
 
+from tocsin.alarm_count import AlarmCount
 from tocsin.alarms.detector import AlarmRule
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
+from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, TocsinError
 from tocsin.pipeline import AssetLine, Scored, alarm_id
@@ -43,6 +45,7 @@ class AssetWorker:
         report: called with each transition; must not block.
         is_active: tells whether a condition is active (at a restart, or after a failure).
         publish_score: called with asset and payload for each window.
+        outbox: holds the count of alarms over restarts.
         seed: of the jitter.
 
     Attributes:
@@ -59,11 +62,14 @@ class AssetWorker:
         report: Callable[[Transition], None],
         is_active: Callable[[str], bool],
         publish_score: Callable[[str, Score], None],
+        outbox: Outbox,
         seed: int | None = None,
     ) -> None:
         self.asset = settings.id
         self._settings, self._bundle, self._report = settings, bundle, report
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
+        self._outbox = outbox
+        self._count: AlarmCount | None = None
         self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: Source | None = None
@@ -92,7 +98,7 @@ class AssetWorker:
         """How it fares; from any thread."""
         times = sorted(self._inference_ms.copy())
         age = None if self._last_sample_s is None else round(time.monotonic() - self._last_sample_s, 3)
-        source, line = self._source, self._line
+        source, line, count = self._source, self._line, self._count
         return (
             SourceHealth(
                 state=self._state(),
@@ -108,6 +114,7 @@ class AssetWorker:
                 not_finite_total=self._not_finite + (line.not_finite if line else 0),
                 unknown_mode_total=self._unknown_mode + (line.unknown_mode if line else 0),
                 gaps_total=self._gaps + (line.resampler.gaps if line else 0),
+                false_alarms=count.report() if count else None,
             ),
         )
 
@@ -130,6 +137,8 @@ class AssetWorker:
         try:
             self._serve_again_and_again()
         finally:
+            if self._count is not None:
+                self._count.keep()
             self.finished.set()
 
     def _serve_again_and_again(self) -> None:
@@ -205,6 +214,7 @@ class AssetWorker:
             rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
             active = self._is_active(alarm_id(self.asset))
             self._line = AssetLine(self.asset, bundle, source.channels, rule, active)
+            self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
         while not self._stopping.is_set():
             block = source.read(READ_TIMEOUT_S)
             if len(block):
@@ -225,7 +235,9 @@ class AssetWorker:
         windows = sum(len(part.windows) for part in parts)
         if windows:
             self._inference_ms.append(taken_ms / windows)
+        assert self._count is not None
         for part in parts:
+            self._count.take(part)
             for transition in part.transitions:
                 self._report(transition)
             self._tell(part, taken_ms / windows)

@@ -18,6 +18,7 @@ import yaml
 from tocsin import worker
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import load_bundle, write_bundle
+from tocsin.delivery.outbox import Outbox
 from tocsin.errors import SourceError
 from tocsin.records import SampleBlock
 from tocsin.sources.synthetic import SyntheticSource
@@ -339,7 +340,7 @@ class Flaky(SyntheticSource):
 
 
 def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, outbox: Outbox
 ) -> None:
     monkeypatch.setattr(worker, "FIRST_DELAY_S", 0.01)
     settings = AssetSettings.model_validate(asset())
@@ -347,7 +348,7 @@ def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_
     source = Flaky(bundle.manifest.channels, rate_hz=1, speed=0)
     monkeypatch.setattr(worker, "make_source", lambda *_: source)
 
-    flaky = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing)
+    flaky = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
     flaky.start()
     assert flaky.finished.wait(10)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"].count("pump-1: lost") == 2
@@ -356,13 +357,17 @@ def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_
     assert not flaky.broken_off
 
 
-def test_a_source_that_gives_nothing_for_long_is_silent_and_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_gives_nothing_for_long_is_silent_and_not_well(
+    monkeypatch: pytest.MonkeyPatch, outbox: Outbox
+) -> None:
     monkeypatch.setattr(worker, "SILENT_S", 0.05)
     monkeypatch.setattr(worker, "SILENT_HOPS", 0)
     others = {"type": "synthetic", "rate_hz": 0.001, "channels": ["pressure", "flow"]}
     settings = AssetSettings.model_validate(asset(source=others))
 
-    dumb = worker.AssetWorker(settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing)
+    dumb = worker.AssetWorker(
+        settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing, outbox
+    )
     assert dumb.health()[0].state == "ok"
     dumb.start()
     assert not dumb.finished.wait(0.1)
@@ -370,18 +375,21 @@ def test_a_source_that_gives_nothing_for_long_is_silent_and_not_well(monkeypatch
     dumb.stop()
 
 
-def test_gaps_and_windows_that_were_not_scored_are_told_in_health(tmp_path: Path) -> None:
+def test_gaps_and_windows_that_were_not_scored_are_told_in_health(tmp_path: Path, outbox: Outbox) -> None:
     header, *lines = (DATA / "faults.csv").read_text().splitlines()
     (tmp_path / "gap.csv").write_text("\n".join([header, *lines[:100], *lines[140:300]]) + "\n")
     settings = AssetSettings.model_validate(
         asset(source={"type": "replay", "files": [str(tmp_path / "gap.csv")], "speed": 0})
     )
-    gappy = worker.AssetWorker(settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing)
+    gappy = worker.AssetWorker(
+        settings, load_bundle(settings.bundle), nothing, nothing, lambda _: False, nothing, outbox
+    )
     gappy.start()
     assert gappy.finished.wait(10)
     source, line = gappy.health()
     assert (source.state, source.samples_total) == ("ended", 260)
     assert (line.gaps_total, line.not_finite_total) == (1, 0)
+    assert line.false_alarms.episodes == 1 and line.false_alarms.asked_per_day is None
 
 
 def test_the_agent_ends_at_once_when_no_bundle_can_be_used(agents: Agents, unused_port: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tocsin.core import promise, tail
-from tocsin.core.promise import Promise, parse_rate, rate_text
+from tocsin.core.promise import Promise, Tally, parse_rate, rate_text
 from tocsin.core.tail import fit_tail
 from tocsin.errors import BundleError, ConfigError
 
@@ -62,6 +62,31 @@ def test_a_promise_is_broken_by_what_the_upper_rate_does_not_explain() -> None:
     assert not KEPT.broken_by(8, 168)
     assert KEPT.broken_by(9, 168)
     assert not KEPT.broken_by(0, 0)
+
+
+def test_the_interval_of_a_count_holds_the_rate_it_came_from_nine_times_in_ten() -> None:
+    rng = np.random.default_rng(0)
+    for rate in (0.5, 4.0, 60.0):
+        intervals = [Tally(int(n), 1.0).between() for n in rng.poisson(rate, 2000)]
+        assert np.mean([low <= rate <= high for low, high in intervals]) > 0.88
+
+
+@pytest.mark.parametrize(
+    ("episodes", "weeks", "said"),
+    [
+        (
+            9,
+            1,
+            "9 alarms in 7 days of normal running, 4.7/week to 2.2/day: more than promised (expected 1.7/month to",
+        ),
+        (40, 20, "as promised (expected 1.7/month to 3/week)"),
+        (0, 0.5, "0 alarms in 3.5 days of normal running, at most 5.9/week: as promised"),
+        (0, 0.05, "too short to tell more"),
+        (0, 40, "less than expected"),
+    ],
+)
+def test_what_was_counted_is_told_beside_the_promise(episodes: int, weeks: float, said: str) -> None:
+    assert said in KEPT.measured(Tally(episodes, 168 * weeks))
 
 
 def test_a_tail_gives_the_law_that_its_exceedances_follow() -> None:

@@ -5,6 +5,7 @@ import doctest
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from tocsin.cli.main import main
 from tocsin.core.bundle import Bundle, load_bundle
+from tocsin.core.promise import Promise
 from tocsin.errors import DataError
 from tocsin.recordings import TableOptions
 from tocsin_trainer import evaluation
@@ -272,6 +274,28 @@ def test_the_page_stands_alone_and_lists_what_was_missed_and_rung_for_nothing(ju
 
 def test_json_has_no_number_that_is_none(judged: Evaluation) -> None:
     json.dumps(evaluation_json(judged), allow_nan=False)
+
+
+def promising(high: float) -> Bundle:
+    """`small` with a promise of that many false alarms an hour at most."""
+    plain = load_bundle(SMALL)
+    promise = Promise(high, high, high / 2, high, 500.0, 9, 500.0, False)
+    threshold = replace(plain.manifest.threshold, promise=promise)
+    return replace(plain, manifest=replace(plain.manifest, threshold=threshold))
+
+
+def test_what_was_promised_stands_beside_what_was_counted(tmp_path: Path, windows: Path) -> None:
+    faults, bundle = read(FAULTS), promising(1 / 168)
+    unlabelled = evaluate(bundle, (faults,))
+    assert unlabelled.tally().episodes == len(EVENTS)
+    assert "false alarms: 3 alarms in" in shown(unlabelled) and "more than promised" in shown(unlabelled)
+    assert "more than promised" in page(unlabelled)
+    assert evaluation_json(unlabelled)["false_alarms"]["broken"]
+    known = evaluate(bundle, labelled((faults,), read_labels(windows)))
+    assert known.tally().episodes == 0 and 0 < known.tally().hours < unlabelled.tally().hours + 0.05
+    assert "false alarms: 0 alarms in" in shown(known) and "too short to tell more" in shown(known)
+    assert "as promised" in shown(evaluate(promising(60.0), (faults,)))
+    assert "false alarms:" not in shown(evaluate(load_bundle(SMALL), (faults,)))
 
 
 def test_examples_in_docstrings_hold() -> None:

@@ -12,6 +12,7 @@ from tocsin.records import Floats
 from tocsin_trainer.options import FAMILIES, TrainOptions
 from tocsin_trainer.results import Candidate
 from tocsin_trainer.train import Trained, train
+from tocsin_trainer.verdict import verdict
 
 ROWS = 800
 CALIBRATION, TEST = 560, 720  # first rows of the parts
@@ -161,3 +162,15 @@ def test_one_family_is_shipped_when_one_is_asked_for(other_calibration_part: Tra
     bundle = other_calibration_part.bundle
     assert [member.family for member in bundle.manifest.members] == ["lstm_ae"]
     assert list(models(bundle)) == ["lstm_ae.tflite"]
+
+
+def test_a_network_alone_is_compared_with_linear_models_on_the_same_rows(other_calibration_part: Trained) -> None:
+    lstm, linear = other_calibration_part.result.candidates
+    assert (lstm.chosen, lstm.beside) == (True, False)
+    assert (linear.family, linear.chosen, linear.beside) == ("t2+pca+pca_short", False, True)
+    assert np.isfinite(linear.separation) and linear.gate.passed
+    gap = f"{abs(lstm.separation - linear.separation):.3f}"
+    sentence = next(check.words for check in verdict(other_calibration_part.result).checks if "linear" in check.words)
+    assert sentence.startswith("lstm_ae ") and "t2+pca+pca_short" in sentence and gap in sentence
+    report = other_calibration_part.report.read_text()
+    assert sentence in report and "it was not asked for" in report

@@ -17,12 +17,13 @@ import numpy as np
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.bundle import Bundle
+from tocsin.core.promise import Promise, Tally
 from tocsin.records import Bools
 from tocsin_trainer import metrics
 from tocsin_trainer.evaluate import bare_scores, baselines, figures, play
 from tocsin_trainer.figure_names import HIGHER, LOWER
 from tocsin_trainer.labels import Interval
-from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, labelled_events, normal_peaks
+from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, false_alarms, labelled_events, normal_peaks
 from tocsin_trainer.recorded import Recorded, grid_of
 from tocsin_trainer.results import Played
 
@@ -130,6 +131,18 @@ class Evaluation:
         peaks = [normal_peaks(file.played, manifest.channels, self.limit, span_s, most) for file in self.labelled]
         return tuple(sorted((peak for each in peaks for peak in each), key=lambda peak: -peak.ratio)[:most])
 
+    def tally(self) -> Tally:
+        """Alarms that touch no label, and hours of running that is not labelled, with no alarm on."""
+        alarms = sum(false_alarms(file.played)[0] for file in self.files)
+        quiet = sum(int(np.count_nonzero(_quiet(file.played))) for file in self.files)
+        manifest = self.bundle.manifest
+        return Tally(alarms, quiet * manifest.hop / manifest.sample_rate_hz / 3600)
+
+    @property
+    def promise(self) -> Promise | None:
+        """Of false alarms, where the limit was set for a rate of them."""
+        return self.bundle.manifest.threshold.promise
+
     @property
     def limit(self) -> float:
         """The shipped threshold."""
@@ -194,6 +207,12 @@ def over_limit(played: Played, limit: float) -> Bools:
     return over
 
 
+def _quiet(played: Played) -> Bools:
+    """(K,) windows of normal running with no alarm on."""
+    off: Bools = ~played.anomaly
+    return off if played.window_label is None else off & ~played.window_label
+
+
 def alarm_on(played: Played) -> Bools:
     """(m,) rows at which the alarm was on."""
     on = np.zeros(len(played.row_time_s), np.bool_)
@@ -233,7 +252,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 
     Keys: bundle, threshold, files [{file, rows, windows, labelled_rows, figures, alarms, rates, ratio_quantiles,
     baselines, oracle}], mean, worst {figure: {value, file}}, pooled, baselines, oracle {best_f1}, kinds [{kind,
-    intervals, found, alarmed}], warnings.
+    intervals, found, alarmed}], false_alarms {episodes, hours, low_per_hour, high_per_hour, promise, broken}, warnings.
     """
     manifest = evaluation.bundle.manifest
     return {
@@ -261,5 +280,17 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "baselines": evaluation.baselines(),
         "oracle": {} if evaluation.best_f1 is None else {"best_f1": evaluation.best_f1},
         "kinds": [vars(kind) for kind in evaluation.kinds],
+        "false_alarms": _false_alarms(evaluation),
         "warnings": list(evaluation.warnings),
     }
+
+
+def _false_alarms(evaluation: Evaluation) -> dict[str, Any]:
+    """What was counted in normal running, and what is promised."""
+    tally, promise = evaluation.tally(), evaluation.promise
+    out: dict[str, Any] = {"episodes": tally.episodes, "hours": tally.hours}
+    if tally.hours:
+        out |= dict(zip(("low_per_hour", "high_per_hour"), tally.between(), strict=True))
+    if promise is not None:
+        out |= {"promise": promise.to_json(), "broken": promise.broken_by(tally.episodes, tally.hours)}
+    return out

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tocsin_trainer.evaluation import QUANTILES, Evaluation, FileFigures
-from tocsin_trainer.evaluation_text import ORACLE, alarm_words
+from tocsin_trainer.evaluation_text import ORACLE, alarm_words, promise_words
 from tocsin_trainer.figures import played_picture, played_words
 from tocsin_trainer.markup import duration, figure, number, part, table, text
 from tocsin_trainer.reasons import FIGURES
@@ -32,7 +32,8 @@ def _head(evaluation: Evaluation) -> str:
         else "There are no labels: only rates can be told, not what was found or missed."
     )  # fmt: skip
     warnings = "".join(f'<p class="warning">{text(warning)}</p>\n' for warning in evaluation.warnings)
-    return f'<p class="lede">{lede}</p>\n<dl class="tiles">{terms}</dl>\n{warnings}'
+    promised = "".join(f'<p class="promise">{text(words)}</p>\n' for words in promise_words(evaluation))
+    return f'<p class="lede">{lede}</p>\n{promised}<dl class="tiles">{terms}</dl>\n{warnings}'
 
 
 def _figures(evaluation: Evaluation) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tocsin.core.promise import rate_text
 from tocsin_trainer.evaluation import Evaluation, FileFigures
 from tocsin_trainer.markup import duration
 from tocsin_trainer.terminal import aligned
@@ -19,7 +20,7 @@ def shown(evaluation: Evaluation) -> str:
     lines = [f"{manifest.name}-{manifest.version}, threshold {evaluation.limit:.4g}"]
     if not evaluation.labelled:
         lines.append("no labels: only rates can be told, not what was found or missed (see --labels)")
-        return "\n".join([*lines, _rates(evaluation.files)])
+        return "\n".join([*lines, _rates(evaluation.files), *promise_words(evaluation)])
     lines += [_figures(evaluation), ""]
     if evaluation.best_f1 is not None:
         shipped = evaluation.mean().get("f1")
@@ -29,7 +30,16 @@ def shown(evaluation: Evaluation) -> str:
         lines.append(
             f"{kind.kind}: {kind.found} of {kind.intervals} over the threshold, {kind.alarmed} raised an alarm"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *promise_words(evaluation)])
+
+
+def promise_words(evaluation: Evaluation) -> list[str]:
+    """The measured rate of false alarms beside the promised one; nothing where no rate was promised."""
+    promise = evaluation.promise
+    if promise is None:
+        return []
+    refused = f"; {rate_text(promise.asked)} was asked for and could not be promised" if promise.refused else ""
+    return [f"false alarms: {promise.measured(evaluation.tally())}{refused}"]
 
 
 def alarm_words(evaluation: Evaluation) -> str:

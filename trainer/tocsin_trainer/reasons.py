@@ -33,7 +33,7 @@ AGENT_RSS_MB = 70  # of an agent that scores one asset, as benchmarks/device_foo
 _SHOWN = {
     *("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "train_loss"),
     *("validation_loss", "gate", "threshold", "threshold_float", "separation", "figures", "figures_float", "played"),
-    *("float_scores", "converted_scores", "seconds", "chosen", "why_not"),
+    *("float_scores", "converted_scores", "seconds", "chosen", "why_not", "beside"),
 }
 
 

@@ -177,6 +177,7 @@ class Candidate:
         seconds: that the fit took.
         chosen: it ships.
         why_not: why another one ships; empty: the report says what the numbers say.
+        beside: fitted to compare with, see `tocsin_trainer.comparison`; it never ships.
     """
 
     family: str
@@ -200,6 +201,7 @@ class Candidate:
     seconds: float
     chosen: bool = False
     why_not: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)

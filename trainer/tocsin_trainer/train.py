@@ -24,6 +24,7 @@ from tocsin.errors import DataError, GateError
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
 from tocsin_trainer.build import MAX_GATE_WINDOWS, Built, Parts, Run, converted, fitted, parts
+from tocsin_trainer.comparison import NOT_ASKED, compared
 from tocsin_trainer.convert import Converter
 from tocsin_trainer.crossfit import SHORT, crossfit, is_short
 from tocsin_trainer.device_budget import Cost, DeviceBudget
@@ -166,12 +167,16 @@ def _candidates(
     judged = [judge.candidate(group, _together(group, normal)) for group in groups]
     budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
     candidates = [replace(candidate, why_not=budget.over(_cost(candidate))) for candidate, _ in judged]
+    for k, group in enumerate(groups):
+        if not {each.family for each in group} <= set(run.options.families):
+            candidates[k] = replace(candidates[k], beside=True, why_not=NOT_ASKED)
     place, why = _choose(candidates, run, len(data) / run.grid.length)
-    made = [Choice("model", candidates[place].family, why)]
+    candidates[place] = replace(candidates[place], chosen=True)
+    against = compared(tuple(candidates))
+    made = [Choice("model", candidates[place].family, why if against is None else f"{why}; {against.sentence()}")]
     if any(each.family in normal for each in groups[place]):
         why = "a short recording: each block of time is scored by models fitted on the others, for the limit"
         made.append(Choice("fitted on", "all rows", why))
-    candidates[place] = replace(candidates[place], chosen=True)
     return tuple(candidates), _Shipped(groups[place], *judged[place]), tuple(made), skipped
 
 
@@ -185,37 +190,47 @@ def _build(
     short, options = is_short(data, run.grid), run.options
     models, normal, skipped = [], {}, []
     built: dict[str, Built] = {}
-    for n, family in enumerate(options.families):
-        run.progress("fit", n, len(options.families), family)
+    families = (*options.families, *_beside(run))
+    for n, family in enumerate(families):
+        run.progress("fit", n, len(families), family)
         closed = not FAMILIES[family].epochs
         try:
-            if closed and short:
+            if closed and short and family in options.families:
                 built[family], normal[family] = crossfit(family, data, seen, converter, run)
             else:
                 windows = seen.all_normal if closed else seen.fit
                 models.append(fitted(family, windows, seen.validation, run))
         except DataError as error:  # t2 holds only so many numbers a window
-            if len(options.families) == 1:
+            if options.families == (family,):
                 raise
+            if family not in options.families:
+                continue
             if options.families == DEFAULT and family in inputs.UNSUITED.get(run.inputs.kind, ()):
                 continue  # nobody asked for it by name
             skipped.append(f"{family} is left out: {error}")
     for n, (model, preprocessor, shown) in enumerate(models):
         run.progress("convert", n, len(models), model.family)
         built[model.family] = converted(model, preprocessor, shown, converter, seen, run)
-    return tuple(built[family] for family in options.families if family in built), normal, tuple(skipped)
+    return tuple(built[family] for family in families if family in built), normal, tuple(skipped)
+
+
+def _beside(run: Run) -> tuple[str, ...]:
+    """The linear panel, where only networks were asked for: to compare them with, on the same rows."""
+    if any(not FAMILIES[family].epochs for family in run.options.families):
+        return ()
+    return inputs.panel(run.inputs.kind, len(run.grid.channels))
 
 
 def _groups(built: tuple[Built, ...], normal: dict[str, Normal], run: Run) -> list[tuple[Built, ...]]:
     """Each family alone, the panel of linear ones, and where rows were held back the panel with the best network."""
-    known = inputs.panel(run.inputs.kind, len(run.grid.channels))
+    known, beside = inputs.panel(run.inputs.kind, len(run.grid.channels)), _beside(run)
     passed = [each for each in built if each.gate.passed]
     panel = tuple(each for each in passed if each.family in known)
     networks = [each for each in passed if not each.closed_form]
-    groups: list[tuple[Built, ...]] = [(each,) for each in built]
-    if len(panel) > 1:
+    groups: list[tuple[Built, ...]] = [(each,) for each in built if each.family not in beside]
+    if len(panel) > 1 or (panel and beside):
         groups.append(panel)
-    if panel and networks and not normal:
+    if panel and networks and not normal and not beside:
         groups.append((*panel, max(networks, key=lambda each: each.gate.auc_converted)))
     return groups
 
@@ -271,18 +286,19 @@ def _choose(candidates: list[Candidate], run: Run, windows: float) -> tuple[int,
         run: tells the kind of signal, and whether int8 was asked for, come what may.
         windows: of normal running, end to end.
     """
-    passed = [k for k, candidate in enumerate(candidates) if candidate.gate.passed]
+    asked = [k for k, candidate in enumerate(candidates) if not candidate.beside]
+    passed = [k for k in asked if candidates[k].gate.passed]
     if not passed and run.options.precision == "int8":
-        passed = list(range(len(candidates)))
+        passed = asked
     if not passed:
-        reasons = "; ".join(f"{c.family}: {c.gate.reason}" for c in candidates)
+        reasons = "; ".join(f"{candidates[k].family}: {candidates[k].gate.reason}" for k in asked)
         raise GateError(f"no candidate decides alike before and after conversion: {reasons}")
     fits = [k for k in passed if not candidates[k].why_not]
     if not fits:
         budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
         raise GateError(budget.none_fits(_cost(candidates[k]) for k in passed))
     passed = fits
-    if len(candidates) == 1:
+    if len(asked) == 1:
         return passed[0], "the only family asked for"
     best = max(passed, key=lambda k: candidates[k].separation)
     linear = [k for k in passed if not any(FAMILIES[family].epochs for family in candidates[k].family.split("+"))]

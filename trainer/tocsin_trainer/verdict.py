@@ -5,6 +5,7 @@ Rules: a check is good, or needs a look; nothing is good because it was not meas
 
 from dataclasses import dataclass
 
+from tocsin_trainer.comparison import EQUAL, compared
 from tocsin_trainer.markup import duration, number, part, plural
 from tocsin_trainer.mistakes import false_alarms, labelled_events
 from tocsin_trainer.results import Candidate, TrainingResult
@@ -41,7 +42,14 @@ class Verdict:
 def verdict(result: TrainingResult) -> Verdict:
     """What a run comes to."""
     gate = result.chosen.gate
-    checks = (_conversion(result.chosen), *_labelled(result), *_unlabelled(result), *_promise(result), *_data(result))
+    checks = (
+        _conversion(result.chosen),
+        *_labelled(result),
+        *_unlabelled(result),
+        *_against_linear(result),
+        *_promise(result),
+        *_data(result),
+    )
     open_ = sum(not check.good for check in checks)
     if not gate.passed:
         headline = "Do not ship this: the converted model does not decide as the trained one"
@@ -107,6 +115,11 @@ def _unlabelled(result: TrainingResult) -> list[Check]:
         return [Check(False, f"{words}: was the machine well all that time? The report pictures the worst.")]
     short = "; that is too short to tell what a day brings" if running < DAY_S else ""
     return [Check(True, f"{words}{short}.")]
+
+
+def _against_linear(result: TrainingResult) -> list[Check]:
+    found = compared(result.candidates)
+    return [] if found is None else [Check(found.lead > -EQUAL, f"{found.sentence()}.")]
 
 
 def _promise(result: TrainingResult) -> list[Check]:

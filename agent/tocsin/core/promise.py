@@ -1,8 +1,9 @@
-"""False alarms: how many were asked for, and how many are promised.
+"""False alarms: how many were asked for, how many are promised, and how many there were.
 
 Rules: a rate is alarm episodes an hour of normal running, as the detector counts them: after on-delay, off-delay and
 hysteresis. People write and read `1/week`. The promise is an interval; what the recording cannot support is refused in
-words, and the interval is then what has to be expected.
+words, and the interval is then what has to be expected. What is counted is every alarm: whoever counts decides which
+running was normal.
 """
 
 import math
@@ -14,6 +15,8 @@ from tocsin.errors import BundleError, ConfigError
 
 HOURS = {"hour": 1.0, "day": 24.0, "week": 168.0, "month": 730.5, "year": 8766.0}
 SURPRISE = 0.01  # so improbable has a count to be, even at the upper rate, for a promise to be broken
+SHARP = 4.0  # times the upper rate: an interval that reaches further tells little
+NINE_IN_TEN = 1.645  # deviations of the normal law on each side
 
 
 def parse_rate(text: str) -> float:
@@ -56,6 +59,43 @@ def hours_text(hours: float) -> str:
     """
     unit, size = next((u, HOURS[u]) for u in ("week", "day", "hour") if hours >= 3 * HOURS[u] or u == "hour")
     return f"{hours / size:.2g} {unit}s" if hours < 100 * size else f"{hours / size:.0f} {unit}s"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Alarms counted in normal running.
+
+    Attributes:
+        episodes: that began.
+        hours: of running in which no alarm was on.
+    """
+
+    episodes: int = 0
+    hours: float = 0.0
+
+    def between(self) -> tuple[float, float]:
+        """The interval that holds the rate nine times in ten, an hour, as if no alarm made another one likelier.
+
+        Byar's approximation of the exact limits of a Poisson mean (Breslow & Day, Statistical Methods in Cancer
+        Research II, 1987).
+
+        >>> [round(rate, 2) for rate in Tally(10, 1.0).between()], Tally().between()
+        ([5.42, 16.96], (0.0, inf))
+        """
+        if self.hours <= 0:
+            return 0.0, math.inf
+        n = self.episodes
+        low = n * max(0.0, 1 - 1 / (9 * n) - NINE_IN_TEN / (3 * math.sqrt(n))) ** 3 if n else 0.0
+        high = (n + 1) * (1 - 1 / (9 * (n + 1)) + NINE_IN_TEN / (3 * math.sqrt(n + 1))) ** 3
+        return low / self.hours, high / self.hours
+
+    def sentence(self) -> str:
+        """The count and its rate, in words."""
+        many = f"{self.episodes} alarm{'s' * (self.episodes != 1)} in {hours_text(self.hours)} of normal running"
+        low, high = self.between()
+        if not self.hours:
+            return many
+        return f"{many}, {rate_text(low)} to {rate_text(high)}" if low else f"{many}, at most {rate_text(high)}"
 
 
 @dataclass(frozen=True)
@@ -108,11 +148,21 @@ class Promise:
         False
         """
         mean = self.high * hours
-        term, below = math.exp(-mean), 0.0
-        for k in range(episodes):
-            below += term
-            term *= mean / (k + 1)
-        return mean < 700 and 1.0 - below < SURPRISE
+        if mean <= 0:
+            return episodes > 0 and hours > 0
+        below = math.fsum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(episodes))
+        return episodes > mean and 1.0 - below < SURPRISE
+
+    def measured(self, tally: Tally) -> str:
+        """What was counted beside what is promised, in words."""
+        expected = f"expected {rate_text(self.low)} to {rate_text(self.high)}"
+        if self.broken_by(tally.episodes, tally.hours):
+            return f"{tally.sentence()}: more than promised ({expected})"
+        low, high = tally.between()
+        if low > self.high or (tally.hours > 0 and high < self.low):
+            return f"{tally.sentence()}: {'more' if low > self.high else 'less'} than expected ({expected})"
+        few = "" if high <= SHARP * self.high else ", too short to tell more"
+        return f"{tally.sentence()}: as promised ({expected}){few}"
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form, with the sentence for who reads it."""

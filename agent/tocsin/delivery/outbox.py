@@ -8,6 +8,7 @@ goes first, oldest first, counted. A damaged file is set aside and replaced, nev
 outbox    seq, boot, topic, payload, …   waiting to be sent
 latest    topic → payload                the newest retained payload of each topic, to say again at every connect
 alarm     alarm → body                   conditions that are active
+tally     asset → episodes, hours        alarms counted in normal running, by one bundle and its alarm settings
 ```
 """
 
@@ -34,6 +35,8 @@ CREATE INDEX IF NOT EXISTS outbox_topic ON outbox(topic, seq);
 CREATE INDEX IF NOT EXISTS outbox_priority ON outbox(priority, seq);
 CREATE TABLE IF NOT EXISTS latest(topic TEXT PRIMARY KEY, payload BLOB NOT NULL, priority INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alarm(alarm TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tally(
+    asset TEXT PRIMARY KEY, subject TEXT NOT NULL, episodes INTEGER NOT NULL, hours REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS agent(
     one INTEGER PRIMARY KEY CHECK (one = 1), boot INTEGER NOT NULL, dropped INTEGER NOT NULL);
 """
@@ -293,6 +296,26 @@ class Outbox:
         """The bodies of the active conditions, by id."""
         with self._lock:
             return dict(self._db.execute("SELECT alarm, body FROM alarm ORDER BY alarm").fetchall())
+
+    def keep_tally(self, asset: str, subject: str, episodes: int, hours: float) -> None:
+        """Keeps an asset's count of alarms, in place of what was kept before.
+
+        Args:
+            asset: its id.
+            subject: what was counted: bundle and alarm settings.
+            episodes: alarms.
+            hours: of running without one.
+        """
+        with self.transaction():
+            self._db.execute("REPLACE INTO tally VALUES (?, ?, ?, ?)", (asset, subject, episodes, hours))
+
+    def tally(self, asset: str, subject: str) -> tuple[int, float]:
+        """Episodes and hours that were kept of this subject; nothing where another one was counted."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT episodes, hours FROM tally WHERE asset = ? AND subject = ?", (asset, subject)
+            ).fetchone()
+        return (int(found[0]), float(found[1])) if found else (0, 0.0)
 
 
 def _row(values: tuple[int, int, str, bytes, int, int, int, float, float]) -> Row:

@@ -233,7 +233,7 @@ class AssetInfo(Wire):
     digest: str | None = None
     window: int | None = Field(None, description="rows")
     threshold: float | None = None
-    false_alarm_budget: float | None = None
+    false_alarm_budget: float | None = Field(None, description="alarms a day that the limit was set for")
 
 
 class MqttInfo(Wire):
@@ -270,6 +270,26 @@ class SourceHealth(Wire):
     last_error: str | None = Field(None, description="null while it is well")
 
 
+class FalseAlarms(Wire):
+    """Alarms of an asset's model as counted on this device, beside what its limit promises.
+
+    Every alarm counts, as only people can tell which was false; the count goes on over restarts, and begins anew with
+    another bundle or other alarm settings.
+    """
+
+    episodes: Count = Field(description="alarms raised")
+    hours: float = Field(description="of running with no alarm on")
+    low_per_day: float | None = Field(None, description="the rate lies from here … nine times in ten")
+    high_per_day: float | None = Field(None, description="… to here; null before anything ran")
+    asked_per_day: float | None = Field(None, description="by `--false-alarms`; null where no rate was asked for")
+    promised_low_per_day: float | None = Field(None, description="the bundle says that the rate lies from here …")
+    promised_high_per_day: float | None = Field(None, description="… to here, nine times in ten")
+    refused: bool | None = Field(None, description="the recording did not support the rate that was asked for")
+    broken: bool | None = Field(
+        None, description="so many alarms have a chance below 1 % even at the upper end of what was promised"
+    )
+
+
 class AssetHealth(Wire):
     """How an asset's line fares."""
 
@@ -280,6 +300,7 @@ class AssetHealth(Wire):
     not_finite_total: Count = Field(0, description="windows without a finite score, left out of the decision")
     unknown_mode_total: Count = Field(0, description="windows of an operating mode that the model does not know")
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
+    false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")
 
 
 class Health(Wire):
