@@ -1,0 +1,163 @@
+"""`tocsin simulate`: a virtual plant, as files or live."""
+
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from tocsin.config import MqttSettings, Seconds
+from tocsin.simulate.plant import CHANNELS, Plant
+
+_DURATION: TypeAdapter[float] = TypeAdapter(Seconds)
+
+
+def _seconds(_context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        found: float = _DURATION.validate_python(value)
+    except ValidationError as error:
+        raise click.BadParameter(f"{value!r}: expected seconds, or a number with ms, s, min, h or d") from error
+    if found <= 0:
+        raise click.BadParameter(f"{value!r}: expected more than nothing")
+    return found
+
+
+@click.command()
+@click.option(
+    "--csv", "folder", type=click.Path(path_type=Path, file_okay=False),
+    help="Write normal.csv and, with faults, test.csv and labels.csv into this folder, as fast as it goes.",
+)  # fmt: skip
+@click.option("--duration", callback=_seconds, help="Of each file, or of the live run: 10min, 2h.  [files: 2h]")
+@click.option(
+    "--fault", "faults", multiple=True, metavar="FAULT", help="KIND[.CHANNEL][@START[-END]][:SEVERITY][/RAMP]"
+)
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same samples.")
+@click.option(
+    "--vibration", "vibration_hz", type=float, default=0.0, show_default=True, metavar="HZ",
+    help="Samples a second of the acceleration, 4000 or more, for --csv; 0 = none.",
+)  # fmt: skip
+@click.option("--always-load", is_flag=True, help="No idling, no pauses.")
+@click.option("--modbus", type=click.IntRange(1, 65535), metavar="PORT", help="Serve Modbus TCP.  [extra: modbus]")
+@click.option("--opcua", type=click.IntRange(1, 65535), metavar="PORT", help="Serve OPC UA.  [extra: opcua]")
+@click.option("--serial", type=click.Path(path_type=Path), help="Print lines of numbers on a serial port of this name.")
+@click.option("--mqtt", "broker", metavar="HOST[:PORT]", help="Publish JSON on --topic, take faults on TOPIC/fault.")
+@click.option("--topic", default="plant/pump-1", show_default=True, help="For --mqtt.")
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address that the servers listen on.")
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True, help="Seconds in a second.")
+def simulate(
+    folder: Path | None,
+    duration: float | None,
+    faults: tuple[str, ...],
+    seed: int,
+    vibration_hz: float,
+    always_load: bool,
+    modbus: int | None,
+    opcua: int | None,
+    serial: Path | None,
+    broker: str | None,
+    topic: str,
+    listen: str,
+    speed: float,
+) -> None:
+    """A virtual plant: motor, bearing, pump and valve, with faults.
+
+    With --csv it writes recordings and ends. Else it runs in real time, serves what is asked for, and takes faults on
+    standard input: `bearing:0.5`, `bearing off`, `clear`; an empty line tells what is on.
+
+    \b
+    Faults of the machine: imbalance, misalignment, looseness, bearing, bearing_inner, bearing_ball,
+      bearing_cage, cavitation, leakage, fouling
+    Faults of a sensor: stuck, drift, dropout, spikes, offset, noise, each with .CHANNEL
+
+    \b
+    Examples:
+      tocsin simulate --csv plant --duration 2h --fault bearing@1h-80min:0.5 --fault stuck.flow@90min
+      tocsin simulate --modbus 5020 --opcua 4840 --fault leakage@10min:0.6
+    """
+    if folder is not None:
+        _write(folder, duration or 7200.0, seed, faults, vibration_hz, always_load)
+        return
+    plant = Plant(seed, time.time(), 0.0, always_load, faults)
+    commands: SimpleQueue[str] = SimpleQueue()
+    stopping = threading.Event()
+    with ExitStack() as stack:
+        outlets = _open(stack, commands, modbus, opcua, serial, broker, topic, listen)
+        if not outlets:
+            raise click.UsageError("nothing to do: give --csv, --modbus, --opcua, --serial or --mqtt")
+        click.echo("channels " + ", ".join(f"{c.name} [{c.unit}]" for c in CHANNELS))
+        for outlet in outlets:
+            click.echo(outlet.told)
+        _listen(commands, stopping)
+        from tocsin.simulate.live import run_live  # noqa: PLC0415
+
+        run_live(plant, outlets, commands, lambda said: click.echo(said, err=True), stopping, duration, speed)
+
+
+def _write(
+    folder: Path, duration_s: float, seed: int, faults: tuple[str, ...], vibration_hz: float, always_load: bool
+) -> None:
+    from tocsin.simulate.csv_files import write_files  # noqa: PLC0415
+
+    shown = write_files(folder, duration_s, seed, faults, vibration_hz, always_load, click.echo)
+    for each in shown:
+        click.echo(f"  {each.kind} for {each.end_s - each.start_s:.1f} s", err=True)
+    click.echo(
+        f"next: tocsin train --data {folder / 'normal.csv'}" + f" --test {folder / 'test.csv'}" * bool(faults), err=True
+    )
+
+
+def _open(
+    stack: ExitStack,
+    commands: "SimpleQueue[str]",
+    modbus: int | None,
+    opcua: int | None,
+    serial: Path | None,
+    broker: str | None,
+    topic: str,
+    listen: str,
+) -> list[Any]:
+    from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa, SerialLines  # noqa: PLC0415
+
+    outlets: list[Any] = []
+
+    def keep(outlet: Any) -> None:
+        stack.callback(outlet.close)
+        outlets.append(outlet)
+
+    if modbus is not None:
+        keep(Modbus(modbus, listen))
+    if opcua is not None:
+        keep(OpcUa(opcua, listen))
+    if serial is not None:
+        keep(SerialLines(serial))
+    if broker is not None:
+        host, _, port = broker.partition(":")
+        if port and not port.isdigit():
+            raise click.BadParameter(f"{broker!r}: expected HOST or HOST:PORT", param_hint="--mqtt")
+        keep(Mqtt(MqttSettings(host=host, port=int(port) if port else None), topic, commands.put))
+    return outlets
+
+
+def _listen(commands: "SimpleQueue[str]", stopping: threading.Event) -> None:
+    """Lines of standard input are commands; a signal stops."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+    def read() -> None:
+        for line in sys.stdin:
+            commands.put(line)
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
