@@ -109,6 +109,8 @@ def read_and_made(words: list[str]) -> tuple[list[str], list[str]]:
         asset = given["asset"] or given["data"][0].name.split(".")[0]
         files = f"{asset}-{given['model_version'] or '*'}.tocsin", "report.html", "metrics.json"
         return [*map(str, (*given["data"], *given["test"]))], [f"{given['out']}/{file}" for file in files]
+    if name == "simulate":
+        return [], [f"{given['folder']}/{file}.csv" for file in ("normal", "test", "labels")] if given["folder"] else []
     if name == "replay":
         made += [str(given[key]) for key in ("scores", "events") if given[key]]
         return [str(given["bundle"]), *map(str, given["inputs"])], made

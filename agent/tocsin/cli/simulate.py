@@ -13,7 +13,8 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from tocsin.config import MqttSettings, Seconds
+from tocsin.config import MqttSettings
+from tocsin.settings import Seconds
 from tocsin.simulate.plant import CHANNELS, Plant
 
 _DURATION: TypeAdapter[float] = TypeAdapter(Seconds)

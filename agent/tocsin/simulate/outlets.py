@@ -60,7 +60,7 @@ class SerialLines:
         self._far, self._near = os.openpty()
         tty.setraw(self._near)
         os.set_blocking(self._far, False)
-        self._link = link
+        self._link, self._rest = link, b""
         try:
             link.unlink(missing_ok=True)
             link.symlink_to(os.ttyname(self._near))
@@ -70,8 +70,10 @@ class SerialLines:
 
     def send(self, step: Step) -> None:
         """One line; dropped as a whole where the port is full."""
+        if not self._rest:
+            self._rest = (",".join(f"{value:.6g}" for value in step.values.tolist()) + "\r\n").encode("ascii")
         with suppress(BlockingIOError):
-            os.write(self._far, (",".join(f"{value:.6g}" for value in step.values.tolist()) + "\r\n").encode("ascii"))
+            self._rest = self._rest[os.write(self._far, self._rest) :]
 
     def close(self) -> None:
         """Takes the link away."""
@@ -217,7 +219,7 @@ class OpcUa:
         for variable, value in zip(self._variables, step.values.tolist(), strict=True):
             status = ua.StatusCodes.BadNoCommunication if math.isnan(value) else ua.StatusCodes.Good
             held = ua.Variant(0.0 if math.isnan(value) else value, ua.VariantType.Double)
-            variable.write_value(ua.DataValue(held, StatusCode_=ua.StatusCode(status), SourceTimestamp=at))
+            variable.write_value(ua.DataValue(held, ua.StatusCode(status), at))
 
     def close(self) -> None:
         """Stops listening."""

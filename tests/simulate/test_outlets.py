@@ -1,0 +1,175 @@
+"""A plant served over each protocol, read by another library's client."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+import serial
+
+from tocsin.config import MqttSettings
+from tocsin.errors import TocsinError
+from tocsin.simulate.live import run_live
+from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa, SerialLines
+from tocsin.simulate.plant import CHANNELS, NAMES, Plant, Step
+
+
+def a_step(missing: str = "") -> Step:
+    plant = Plant(4, start_s=1_773_043_200.0, always_load=True)
+    step = plant.step()
+    if missing:
+        step.values[NAMES.index(missing)] = math.nan
+    return step
+
+
+def test_modbus_registers_hold_each_channel_as_a_float(unused_port: int) -> None:
+    client_module = pytest.importorskip("pymodbus.client")
+    outlet, step = Modbus(unused_port), a_step("flow")
+    outlet.send(step)
+    client = client_module.ModbusTcpClient("127.0.0.1", port=unused_port)
+    assert client.connect()
+    for read in (client.read_input_registers, client.read_holding_registers):
+        registers = read(0, count=2 * len(CHANNELS)).registers
+        values = client.convert_from_registers(registers, client.DATATYPE.FLOAT32)
+        np.testing.assert_array_equal(np.float32(values), step.values.astype(np.float32))
+    with pytest.raises(TocsinError, match="choose another port"):
+        Modbus(unused_port)
+    client.close()
+    outlet.close()
+
+
+def test_opc_ua_variables_have_the_samples_time_and_say_when_a_value_is_missing(unused_port: int) -> None:
+    sync = pytest.importorskip("asyncua.sync")
+    outlet, step = OpcUa(unused_port), a_step("flow")
+    outlet.send(step)
+    with sync.Client(f"opc.tcp://127.0.0.1:{unused_port}/plant") as client:
+        found = {name: client.get_node(f"ns=2;s={name}").read_data_value(raise_on_bad_status=False) for name in NAMES}
+    outlet.close()
+    assert found["speed"].Value.Value == step.values[NAMES.index("speed")]
+    assert found["speed"].SourceTimestamp.timestamp() == pytest.approx(step.time_s)
+    assert found["speed"].StatusCode.is_good()
+    assert found["flow"].StatusCode.name == "BadNoCommunication"
+
+
+def test_a_serial_port_prints_a_line_a_step_and_nobody_needs_to_listen(tmp_path: Path) -> None:
+    link = tmp_path / "ttyPLANT"
+    outlet, step = SerialLines(link), a_step()
+    for _ in range(300):
+        outlet.send(step)  # more than the port holds
+    with serial.Serial(str(link), timeout=2) as port:
+        outlet.send(step)  # the rest of the line that was cut
+        outlet.send(step)
+        port.readline()
+        line = port.readline()
+    outlet.close()
+    np.testing.assert_allclose([float(cell) for cell in line.split(b",")], step.values, rtol=1e-5)
+    assert line.endswith(b"\r\n") and not link.is_symlink()
+
+
+def test_a_file_where_the_serial_port_should_be_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(TocsinError, match="there is a file already"):
+        SerialLines(tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "x"
+
+
+@pytest.mark.broker
+def test_mqtt_carries_the_samples_and_takes_faults(broker: Any, until: Callable[..., None]) -> None:
+    import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    broker.start()
+    heard: list[dict[str, Any]] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.on_connect = lambda client, *_: client.subscribe("plant/p/#")
+    client.on_message = lambda _client, _data, message: heard.append(json.loads(message.payload))
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    commands: SimpleQueue[str] = SimpleQueue()
+    outlet = Mqtt(MqttSettings(host="127.0.0.1", port=broker.port), "plant/p", commands.put)
+    step = a_step("flow")
+
+    def sent_and_heard() -> bool:
+        outlet.send(step)
+        return bool(heard)
+
+    until(sent_and_heard)
+    assert heard[0]["time"] == "2026-03-09T08:00:00.000000Z" and heard[0]["flow"] is None
+    assert heard[0]["speed"] == pytest.approx(step.values[NAMES.index("speed")], rel=1e-5)
+    client.on_message = None
+    client.publish("plant/p/fault", "bearing:0.5", qos=1)
+    assert commands.get(timeout=5) == "bearing:0.5"
+    client.disconnect()
+    client.loop_stop()
+    outlet.close()
+
+
+class Kept:
+    """An outlet that keeps what it gets."""
+
+    told = ""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def send(self, step: Step) -> None:
+        self.steps.append(step)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_live_run_keeps_its_pace_and_takes_commands() -> None:
+    plant, kept, commands, answers = Plant(1, always_load=True), Kept(), SimpleQueue[str](), []
+    for line in ("leakage:0.5", "nonsense", ""):
+        commands.put(line)
+    begin = time.monotonic()
+    run_live(plant, [kept], commands, answers.append, threading.Event(), duration_s=5.0, speed=10.0)
+    assert 0.45 <= time.monotonic() - begin < 2
+    assert len(kept.steps) == 50 and all(step.faults == {"leakage": 0.5} for step in kept.steps)
+    assert answers[0].startswith("leakage with severity 0.5")
+    assert "no kind 'nonsense'" in answers[1] and answers[2] == "leakage 0.50"
+
+
+def test_the_command_serves_takes_faults_from_standard_input_and_ends(
+    tmp_path: Path, until: Callable[..., None]
+) -> None:
+    link = tmp_path / "ttyPLANT"
+    command = [sys.executable, "-m", "tocsin.cli.main", "simulate", "--serial", str(link), "--always-load"]
+    process = subprocess.Popen(
+        [*command, "--speed", "50"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(link.is_symlink)
+    port = os.open(link, os.O_RDONLY | os.O_NOCTTY)
+    process.stdin.write("stuck.flow\n")
+    process.stdin.flush()
+    flows: list[bytes] = []
+
+    def stuck() -> bool:
+        flows.extend(line.split(b",")[NAMES.index("flow")] for line in os.read(port, 8192).splitlines()[1:-1])
+        return len(flows) > 20 and len(set(flows[-20:])) == 1
+
+    until(stuck)
+    process.terminate()
+    out, said = process.communicate(timeout=10)
+    os.close(port)
+    assert process.returncode == 0 and "Traceback" not in said
+    assert "channels suction_pressure [bar]" in out and f"serial   {link}" in out
+    assert "stuck.flow with severity 1" in said
+    assert not link.is_symlink()
+
+
+def test_a_run_that_would_serve_nothing_is_a_usage_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tocsin.cli.main", "simulate"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 2 and "nothing to do" in done.stderr
