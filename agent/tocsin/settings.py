@@ -60,3 +60,16 @@ class ChannelSettings(Settings):
 
 AnyChannel = Annotated[ChannelSettings, BeforeValidator(_channel, json_schema_input_type=ChannelSettings | str)]
 Channels = Annotated[tuple[AnyChannel, ...], Field(min_length=1)]
+
+
+class ScaledChannelSettings(ChannelSettings):
+    """A channel that comes as raw counts: engineering units are raw × scale + offset."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+AnyScaledChannel = Annotated[
+    ScaledChannelSettings, BeforeValidator(_channel, json_schema_input_type=ScaledChannelSettings | str)
+]
+ScaledChannels = Annotated[tuple[AnyScaledChannel, ...], Field(min_length=1)]

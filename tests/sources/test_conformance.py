@@ -17,7 +17,7 @@ from tocsin.records import Channel, SampleBlock
 from tocsin.sources import Source, make_source
 from tocsin.sources.clock import ArrivalClock
 from tocsin.sources.replay import ReplaySettings
-from tocsin.sources.serial_lines import SerialSettings, SerialSource
+from tocsin.sources.serial_port import SerialSettings, SerialSource
 from tocsin.sources.synthetic import SyntheticSettings, SyntheticSource
 
 CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"))
@@ -210,7 +210,8 @@ def test_the_stamps_of_a_serial_line_do_not_follow_a_small_step_of_the_clock_and
 ) -> None:
     offset_s, stamps = 0.0, []
     clock = ArrivalClock(1000, wall=lambda: time.time() + offset_s)
-    source = SerialSource(str(wire.port), 115200, CHANNELS, clock)
+    settings = SerialSettings(type="serial", port=str(wire.port), channels=NAMES, rate_hz=1000)
+    source = SerialSource(settings, CHANNELS, CHANNELS, clock)
     source.open()
     for offset_s in (0.0, 0.9, -0.9, -3600.0, -3600.5):  # noqa: B007 - read by the clock
         wire.send(lines(SENT[:1]))

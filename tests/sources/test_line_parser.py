@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.sources.serial_lines import LONGEST_LINE, LineParser
+from tocsin.sources.lines import LONGEST_LINE, LineParser
 
 piece = st.one_of(
     st.binary(max_size=40),

@@ -22,7 +22,7 @@ __all__ = ["SOURCES", "AnySource", "Source", "SourceCounts", "SourceSettings", "
 GROUP = "tocsin.sources"
 SOURCES = {  # what `type` says → module and settings class
     "replay": "tocsin.sources.replay:ReplaySettings",
-    "serial": "tocsin.sources.serial_lines:SerialSettings",
+    "serial": "tocsin.sources.serial_port:SerialSettings",
     "synthetic": "tocsin.sources.synthetic:SyntheticSettings",
 }
 
