@@ -21,6 +21,7 @@ __all__ = ["SOURCES", "AnySource", "Source", "SourceCounts", "SourceSettings", "
 
 GROUP = "tocsin.sources"
 SOURCES = {  # what `type` says → module and settings class
+    "modbus": "tocsin.sources.modbus:ModbusSettings",
     "replay": "tocsin.sources.replay:ReplaySettings",
     "serial": "tocsin.sources.serial_port:SerialSettings",
     "synthetic": "tocsin.sources.synthetic:SyntheticSettings",

@@ -43,12 +43,13 @@ class ArrivalClock:
         self._offset_s = wall() - monotonic()
         self._last_s = float("-inf")
 
-    def stamp(self, n: int, lost: int = 0) -> tuple[Floats, float]:
+    def stamp(self, n: int, lost: int = 0, arrived_s: float | None = None) -> tuple[Floats, float]:
         """Times of n samples of which the last has just arrived; they ascend from call to call, but for steps.
 
         Args:
             n: samples.
             lost: samples known to be missing before them.
+            arrived_s: monotonic second at which the last was measured, where that is known; None = now.
 
         Returns:
             (n,) epoch seconds, and the seconds by which the clock was set before them.
@@ -63,7 +64,7 @@ class ArrivalClock:
             self._offset_s += step_s
             self._last_s += step_s
             self.steps += 1
-        now_s = self._offset_s + monotonic_s
+        now_s = self._offset_s + (monotonic_s if arrived_s is None else arrived_s)
         period = 1 / self._rate
         begin_s = self._last_s + lost * period
         length_s = n * period

@@ -1,0 +1,293 @@
+"""Modbus: values as another client reads them, few requests, and no slave that stalls the others."""
+
+import os
+import select
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tocsin.errors import SourceError
+from tocsin.records import SampleBlock
+from tocsin.sources.modbus import ModbusSettings
+from tocsin.sources.registers import FORMS, RegisterSettings, plan
+
+pytest.importorskip("pymodbus")
+
+ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
+TYPES = tuple(kind for kind in FORMS if kind != "bool")
+Make = Callable[..., Any]
+
+
+def make(tcp_port: int, slaves: list[dict[str, Any]], **more: Any) -> Any:
+    given = {"type": "modbus", "host": "127.0.0.1", "tcp_port": tcp_port, "rate_hz": 20, "slaves": slaves} | more
+    return ModbusSettings.model_validate(given).make(())
+
+
+def read_rows(source: Any, rows: int, within_s: float = 5.0) -> SampleBlock:
+    blocks, end = [], time.monotonic() + within_s
+    while sum(map(len, blocks)) < rows and time.monotonic() < end:
+        blocks.append(source.read(0.2))
+    assert sum(map(len, blocks)) >= rows
+    return SampleBlock(np.concatenate([b.time_s for b in blocks]), np.concatenate([b.values for b in blocks]))
+
+
+def memory() -> Any:
+    """The same 200 words in all four tables, made so that every type has a finite value."""
+    from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
+
+    words = [(7919 * n + 12345) % 0x7F00 for n in range(200)]
+    block, bits = ModbusSequentialDataBlock(1, words), ModbusSequentialDataBlock(1, [n % 3 == 0 for n in range(200)])
+    return ModbusServerContext(ModbusDeviceContext(di=bits, co=bits, hr=block, ir=block), single=True)
+
+
+def every_type_and_order() -> list[dict[str, Any]]:
+    combinations = [(kind, order) for kind in TYPES for order in ORDERS]
+    return [
+        {"name": f"{kind}_{order}".lower(), "address": 3 * n, "type": kind, "order": order, "function": 3 + n % 2}
+        for n, (kind, order) in enumerate(combinations)
+    ]
+
+
+def as_pymodbus_reads(client: Any, one: dict[str, Any]) -> float:
+    """Through its own conversions: it knows the order of words, bytes are swapped before."""
+    kind = getattr(client.DATATYPE, one["type"].upper())
+    read = client.read_holding_registers if one["function"] == 3 else client.read_input_registers
+    words = read(one["address"], count=kind.value[1]).registers
+    if one["order"] in ("BADC", "DCBA"):
+        words = [word >> 8 | (word & 0xFF) << 8 for word in words]
+    order = "little" if one["order"] in ("CDAB", "DCBA") else "big"
+    return float(client.convert_from_registers(words, kind, word_order=order))
+
+
+def test_every_type_in_every_order_is_what_pymodbus_reads(pymodbus_server: Make) -> None:
+    from pymodbus.client import ModbusTcpClient
+
+    registers = every_type_and_order()
+    with pymodbus_server(memory()) as port:
+        client = ModbusTcpClient("127.0.0.1", port=port)
+        expected = [as_pymodbus_reads(client, one) for one in registers]
+        client.close()
+        source = make(port, [{"id": 1, "registers": registers}])
+        source.open()
+        block = read_rows(source, 2)
+        source.close()
+    assert len(expected) == 32 and len(set(expected)) > 16
+    np.testing.assert_array_equal(block.values[0], expected)
+
+
+def test_bits_and_scaled_values_come_in_engineering_units(pymodbus_server: Make) -> None:
+    registers = [
+        {"name": "coil", "address": 3, "type": "bool", "function": 1},
+        {"name": "input", "address": 4, "type": "bool", "function": 2},
+        {"name": "bit", "address": 0, "type": "bool", "bit": 3},
+        {"name": "pressure", "unit": "bar", "address": 0, "scale": 0.1, "offset": -40},
+    ]
+    with pymodbus_server(memory()) as port:
+        source = make(port, [{"id": 1, "registers": registers}])
+        source.open()
+        block = read_rows(source, 1)
+        source.close()
+    assert source.channels[3].unit == "bar"
+    np.testing.assert_allclose(block.values[0], [1, 0, 12345 >> 3 & 1, 1234.5 - 40])
+
+
+@contextmanager
+def pty_pair() -> Iterator[tuple[str, str]]:
+    """Two serial ports that are connected with each other."""
+    (a, near), (b, far) = os.openpty(), os.openpty()
+    tty.setraw(near), tty.setraw(far)
+    stop = threading.Event()
+
+    def pump() -> None:
+        while not stop.is_set():
+            for end in select.select([a, b], [], [], 0.05)[0]:
+                os.write(b if end == a else a, os.read(end, 4096))
+
+    thread = threading.Thread(target=pump)
+    thread.start()
+    yield os.ttyname(near), os.ttyname(far)
+    stop.set()
+    thread.join()
+    for end in (a, b, near, far):
+        os.close(end)
+
+
+def test_rtu_over_a_serial_line_gives_what_the_server_holds(pymodbus_server: Make) -> None:
+    registers = [{"name": f"r{n}", "address": 10 * n} for n in range(5)]
+    with pty_pair() as (ours, theirs), pymodbus_server(memory(), theirs):
+        settings = {"type": "modbus", "port": ours, "baud": 115200, "rate_hz": 10}
+        source = ModbusSettings.model_validate(settings | {"slaves": [{"id": 1, "registers": registers}]}).make(())
+        source.open()
+        block = read_rows(source, 5)
+        source.close()
+    np.testing.assert_array_equal(block.values, [[(7919 * 10 * n + 12345) % 0x7F00 for n in range(5)]] * len(block))
+    np.testing.assert_allclose(np.diff(block.time_s), 0.1, atol=1e-6)
+
+
+def twelve() -> list[dict[str, Any]]:
+    return [{"id": n, "registers": [{"name": f"s{n}", "address": 5}]} for n in range(1, 13)]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_dead_and_a_slow_slave_do_not_keep_ten_others_from_their_period(plc: Make, shared: bool) -> None:
+    period_s = 0.25
+    device = plc(delay_s={4: float("inf"), 9: 0.12})
+    source = make(device.port, twelve(), rate_hz=1 / period_s, timeout_s=3, share_connection=shared)
+    source.open()
+    block = read_rows(source, 24, 10.0)
+    source.close()
+    for unit in set(range(1, 13)) - {4, 9}:
+        between = np.diff(device.polled[unit][2:22])  # the first cycles find out who is slow
+        assert len(between) == 19
+        assert (np.abs(between / period_s - 1) < 0.1).mean() > 0.85, (unit, between)  # this machine may be busy
+        assert np.mean(between) == pytest.approx(period_s, rel=0.1)
+    values = block.values[2:22]
+    good = [n - 1 for n in range(1, 13) if n not in (4, 9)]
+    np.testing.assert_array_equal(values[:, good], np.tile([100 * (n + 1) + 5 for n in good], (20, 1)))
+    assert np.isnan(values[:, 3]).all() and np.isfinite(values[:, 8]).any()
+    np.testing.assert_allclose(np.diff(block.time_s), period_s, atol=0.01)
+    assert source.counts.reasons["slave 4: no answer"] >= 2
+
+
+def test_a_value_of_a_slave_that_does_not_answer_is_marked_bad(plc: Make) -> None:
+    device = plc(delay_s={2: float("inf")})
+    slaves = [{"id": n, "timeout_s": 0.05, "registers": [{"name": f"s{n}", "address": 0}]} for n in (1, 2)]
+    source = make(device.port, slaves)
+    source.open()
+    read_rows(source, 10)
+    block = source.read(1.0)
+    source.close()
+    assert block.bad is not None
+    assert (block.bad[-1].tolist(), np.isnan(block.values[-1]).tolist()) == ([False, True], [False, True])
+
+
+def test_a_slave_that_comes_back_is_read_again(plc: Make) -> None:
+    device = plc(delay_s={2: float("inf")})
+    slaves = [{"id": n, "timeout_s": 0.05, "registers": [{"name": f"s{n}", "address": 0}]} for n in (1, 2)]
+    source = make(device.port, slaves)
+    source.open()
+    read_rows(source, 10)
+    device.delay_s.clear()
+    began = time.monotonic()
+    while not np.isfinite(source.read(0.5).values[:, 1]).any():
+        assert time.monotonic() - began < 5
+    source.close()
+
+
+def test_a_lost_device_is_told_and_comes_back(plc: Make) -> None:
+    device = plc()
+    source = make(device.port, [{"id": 1, "registers": [{"name": "a", "address": 7}]}], timeout_s=0.2)
+    source.open()
+    read_rows(source, 3)
+    device.stop()
+    with pytest.raises(SourceError, match=r"no slave answers \(slave 1: "):
+        for _ in range(100):
+            source.read(0.1)
+    source.close()
+    with pytest.raises(SourceError, match="no connection: is it switched on"):
+        source.open()
+    plc(device.port)
+    source.open()
+    assert read_rows(source, 1).values[0, 0] == 107
+    source.close()
+
+
+def test_nonsense_from_a_device_is_an_error_of_the_source_and_counted(plc: Make) -> None:
+    device = plc()
+    source = make(device.port, [{"id": 1, "registers": [{"name": "a", "address": 7}]}], timeout_s=0.1)
+    source.open()
+    read_rows(source, 1)
+    random = np.random.default_rng(0)
+    for size in (3, 30, 300):
+        device.garbage = random.integers(0, 256, size, np.uint8).tobytes()
+        with pytest.raises(SourceError):
+            for _ in range(100):
+                source.read(0.1)
+        source.close()
+        source.open()
+    assert source.counts.bad >= 9
+    source.close()
+
+
+def test_a_time_out_gives_an_empty_block_and_to_close_twice_is_fine(plc: Make) -> None:
+    device = plc(delay_s={1: 0.3})
+    source = make(device.port, [{"id": 1, "registers": [{"name": "a", "address": 7}]}], rate_hz=1)
+    source.close()
+    source.open()
+    block = source.read(0.01)
+    assert (len(block), block.values.shape) == (0, (0, 1))
+    source.close()
+    source.close()
+    with pytest.raises(SourceError, match="not open"):
+        source.read(0.01)
+
+
+def test_exception_codes_are_told_by_number(pymodbus_server: Make) -> None:
+    with pymodbus_server(memory()) as port:
+        source = make(port, [{"id": 1, "registers": [{"name": "a", "address": 5000}]}])
+        source.open()
+        with pytest.raises(SourceError, match="exception 2"):
+            for _ in range(50):
+                source.read(0.1)
+        source.close()
+
+
+register = st.builds(
+    lambda address, kind, function: RegisterSettings.model_validate(
+        {"name": "a", "address": address, "type": kind if function > 2 else "bool", "function": function}
+    ),
+    st.integers(0, 400),
+    st.sampled_from(list(FORMS)),
+    st.integers(1, 4),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(register, min_size=1, max_size=60), st.integers(0, 30))
+def test_requests_hold_every_register_once_keep_the_limit_and_are_as_few_as_the_gaps_allow(
+    registers: list[RegisterSettings], gap: int
+) -> None:
+    requests = plan(list(enumerate(registers)), gap)
+    assert sorted(column for one in requests for column, _ in one.values) == list(range(len(registers)))
+    for one in requests:
+        assert 1 <= one.count <= (2000 if one.function < 3 else 125)
+        for _, register in one.values:
+            assert one.address <= register.address and register.address + register.width <= one.address + one.count
+    for before, after in pairwise(requests):
+        if before.function == after.function:
+            apart = after.address - (before.address + before.count)
+            first = after.values[0][1]
+            whole = first.address + first.width - before.address
+            assert apart > gap or whole > (2000 if before.function < 3 else 125)
+
+
+@pytest.mark.parametrize(
+    ("register", "said"),
+    [
+        ({"address": 0, "function": 1, "type": "int16"}, "expected bool"),
+        ({"address": 0, "bit": 3}, "only for type bool"),
+        ({"address": 65535, "type": "float32"}, "ends past 65535"),
+    ],
+)
+def test_a_register_that_cannot_be_is_refused(register: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RegisterSettings.model_validate({"name": "a"} | register)
+
+
+def test_tcp_and_serial_at_once_or_a_name_twice_are_refused() -> None:
+    a = {"name": "a", "address": 0}
+    with pytest.raises(ValueError, match="one of the two"):
+        make(1, [{"id": 1, "registers": [a]}], port="/dev/ttyUSB0")
+    with pytest.raises(ValueError, match="'a' is given twice"):
+        make(1, [{"id": 1, "registers": [a, a]}])
+    with pytest.raises(ValueError, match="all its registers under one"):
+        make(1, [{"id": 1, "registers": [a]}, {"id": 1, "registers": [a | {"name": "b"}]}])
