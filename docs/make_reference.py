@@ -112,6 +112,8 @@ def _keys(
                 yield from _keys(chosen, whole, key, f"A source of `type: {kind}`")
         elif key in OPENED:
             yield from _keys(_resolved(form, whole), whole, key, title if under else f"The broker, `{name}:`")
+        elif key.startswith("assets[].source.") and "$ref" in form.get("items", {}):  # a list of settings
+            yield from _keys(_resolved(form["items"], whole), whole, f"{key}[]", title)
         elif not (under == "assets[].source" and name == "type"):
             yield title, key, form, name in node.get("required", [])
 

@@ -24,7 +24,7 @@ from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
-from tocsin.errors import BundleError, DataError, TocsinError
+from tocsin.errors import BundleError, DataError, SourceError, TocsinError
 from tocsin.worker import AssetWorker
 
 log = logging.getLogger(__name__)
@@ -112,10 +112,15 @@ class Agent:
         """A recording ended in damage."""
         return any(worker.broken_off for worker in self.workers)
 
+    @property
+    def refused(self) -> bool:
+        """A source that must be there at the start could not be opened."""
+        return any(worker.refused for worker in self.workers)
+
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
         failing = sum(worker.failing for worker in self.workers)
-        silent = any(source.state == "silent" for source, _ in health.values())
+        silent = any(source.state in ("silent", "off_rate") for source, _ in health.values())
         alarms = self.desk.statistics
         worse = failing or silent or alarms.failed or alarms.waiting_for_disk
         synced = time_quality() == "ntp"
@@ -148,7 +153,7 @@ def run_agent(settings: AgentSettings) -> int:
     agent = Agent(settings)
     agent.start()
     try:
-        while not stopping.wait(LOOK_S) and not agent.played_out():
+        while not stopping.wait(LOOK_S) and not agent.played_out() and not agent.refused:
             pass
     finally:
         agent.stop()
@@ -156,6 +161,8 @@ def run_agent(settings: AgentSettings) -> int:
             signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
     if received:
         return 130 if signal.SIGINT in received else 0
+    if agent.refused:
+        return SourceError.exit_code
     return DataError.exit_code if agent.broken_off else 0
 
 

@@ -50,8 +50,8 @@ class Settings(BaseModel):
 class ChannelSettings(Settings):
     """A channel: `{name: pressure, unit: bar}`, or `pressure [bar]`."""
 
-    name: str = Field(pattern=CHANNEL_KEY)
-    unit: str = ""
+    name: str = Field(pattern=CHANNEL_KEY, description="of the channel: lower-case letters, digits and _")
+    unit: str = Field("", description="of measure, as the operator reads it")
 
     def channel(self) -> Channel:
         """As it flows."""
@@ -65,8 +65,8 @@ Channels = Annotated[tuple[AnyChannel, ...], Field(min_length=1)]
 class ScaledChannelSettings(ChannelSettings):
     """A channel that comes as raw counts: engineering units are raw × scale + offset."""
 
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float = Field(1.0, description="engineering units in one count")
+    offset: float = Field(0.0, description="engineering units at count 0")
 
 
 AnyScaledChannel = Annotated[

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,15 +22,16 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
-from tocsin.errors import BundleError, TocsinError
+from tocsin.errors import BundleError, SourceError, TocsinError
 from tocsin.pipeline import AssetLine, Scored, alarm_id
 from tocsin.records import SampleBlock, Transition
-from tocsin.sources import Source, make_source
+from tocsin.sources import MeteredSource, make_source
 
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 0.5
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+LONGEST_SOURCE_DELAY_S = 4.0  # a sensor that is plugged in again is read within five seconds
 CALM_S = 60.0  # after so long without a failure the next wait is short again
 SILENT_HOPS, SILENT_S = 10, 10.0  # without a sample for the longer of the two, a source is silent
 
@@ -51,6 +52,7 @@ class AssetWorker:
     Attributes:
         failing: it could not read, score or load its bundle, and no sample came since.
         broken_off: its recording ended in damage.
+        refused: its source could not be opened at the start, and must be there.
         finished: nothing will come any more.
     """
 
@@ -72,7 +74,7 @@ class AssetWorker:
         self._count: AlarmCount | None = None
         self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
-        self._source: Source | None = None
+        self._source: MeteredSource | None = None
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
@@ -81,7 +83,7 @@ class AssetWorker:
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
         self._inference_ms: deque[float] = deque(maxlen=256)
-        self.failing, self.broken_off = bundle is None, False
+        self.failing, self.broken_off, self.refused = bundle is None, False, False
         self.finished = threading.Event()
 
     def start(self) -> None:
@@ -106,6 +108,7 @@ class AssetWorker:
                 last_sample_age_s=age,
                 errors_total=self._errors + (source.counts.bad if source else 0),
                 last_error=self._last_error,
+                **(_meters(source) if source else {}),
             ),
             AssetHealth(
                 windows_total=self._windows,
@@ -118,13 +121,15 @@ class AssetWorker:
             ),
         )
 
-    def _state(self) -> Literal["ok", "silent", "failing", "ended"]:
+    def _state(self) -> Literal["ok", "off_rate", "silent", "failing", "ended"]:
         if self.failing:
             return "failing"
         if self.finished.is_set():
             return "ended"
         since_s = self._begin_s if self._last_sample_s is None else self._last_sample_s
-        return "silent" if time.monotonic() - since_s > self._patience_s else "ok"
+        if time.monotonic() - since_s > self._patience_s:
+            return "silent"
+        return "off_rate" if self._source is not None and self._source.off_rate else "ok"
 
     @property
     def _patience_s(self) -> float:
@@ -144,7 +149,7 @@ class AssetWorker:
     def _serve_again_and_again(self) -> None:
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
-            begin = time.monotonic()
+            begin, longest_s = time.monotonic(), LONGEST_DELAY_S
             try:
                 self._serve()
                 break
@@ -153,6 +158,10 @@ class AssetWorker:
                 if self._source is not None and self._source.ended:
                     self.broken_off = True
                     break
+                if isinstance(error, SourceError):
+                    longest_s = LONGEST_SOURCE_DELAY_S
+                    if self._gives_up():
+                        break
             except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
                 self._forget_line()
@@ -161,8 +170,17 @@ class AssetWorker:
                 delay_s = FIRST_DELAY_S
             self._close()
             self._stopping.wait(delay_s * self._jitter.uniform(0.5, 1.0))
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            delay_s = min(2 * delay_s, longest_s)
         self._close()
+
+    def _gives_up(self) -> bool:
+        """The source was never there, and the settings say not to wait for it."""
+        startup = self._settings.source.startup
+        if startup == "retry" or self._source is None or self._source.opened:
+            return False
+        self.refused = startup == "error"
+        log.error("%s: given up at the start, as startup: %s says", self.asset, startup)
+        return True
 
     def _note(self, what: str) -> None:
         """Logs a failure once, counts it always."""
@@ -207,7 +225,7 @@ class AssetWorker:
         """Reads until told to stop, the recording ends, or something fails."""
         bundle = self._proved_bundle()
         if self._source is None:
-            self._source = make_source(self._settings.source, bundle.manifest.channels)
+            self._source = make_source(self._settings.source, bundle.manifest.channels, bundle.manifest.sample_rate_hz)
         source = self._source
         source.open()
         if self._line is None:
@@ -264,3 +282,18 @@ class AssetWorker:
                     seq=self._windows,
                 ),
             )
+
+
+def _meters(source: MeteredSource) -> dict[str, Any]:
+    """What a source's meters say, as keys of `SourceHealth`."""
+    counts = source.counts
+    return {
+        "rate_hz": None if source.rate_hz is None else round(source.rate_hz, 3),
+        "stated_rate_hz": source.stated_hz,
+        "bad_total": counts.bad,
+        "bad": dict(counts.reasons),
+        "lost_total": counts.lost,
+        "late_total": counts.late,
+        "reconnects_total": source.reconnects,
+        "clock_steps_total": counts.clock_steps,
+    }

@@ -21,6 +21,7 @@ from tocsin.core.bundle import load_bundle, write_bundle
 from tocsin.delivery.outbox import Outbox
 from tocsin.errors import SourceError
 from tocsin.records import SampleBlock
+from tocsin.sources import MeteredSource
 from tocsin.sources.synthetic import SyntheticSource
 
 DATA = Path(__file__).parent.parent / "data"
@@ -346,7 +347,7 @@ def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_
     settings = AssetSettings.model_validate(asset())
     bundle = load_bundle(settings.bundle)
     source = Flaky(bundle.manifest.channels, rate_hz=1, speed=0)
-    monkeypatch.setattr(worker, "make_source", lambda *_: source)
+    monkeypatch.setattr(worker, "make_source", lambda *_: MeteredSource(source, "flaky", None))
 
     flaky = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
     flaky.start()

@@ -261,13 +261,23 @@ class Info(Wire):
 class SourceHealth(Wire):
     """How an asset's source fares."""
 
-    state: Literal["ok", "silent", "failing", "ended"] = Field(
-        "ok", description="silent: no sample for ten hops of the window, at least 10 s"
+    state: Literal["ok", "off_rate", "silent", "failing", "ended"] = Field(
+        "ok",
+        description="silent: no sample for ten hops of the window, at least 10 s; off_rate: the measured rate differs "
+        "from the stated one by more than a tenth",
     )
     samples_total: Count
     last_sample_age_s: float | None = None
     errors_total: Count = Field(0, description="failures, and lines that could not be read")
     last_error: str | None = Field(None, description="null while it is well")
+    rate_hz: float | None = Field(None, description="samples a second, measured over the last minute")
+    stated_rate_hz: float | None = Field(None, description="by the settings, or the bundle")
+    bad_total: Count = Field(0, description="lines, frames, answers and values that could not be read")
+    bad: dict[str, int] = Field({}, description="how many of them, by reason")
+    lost_total: Count = Field(0, description="samples missing by their sequence numbers")
+    late_total: Count = Field(0, description="polls that were left out, because the one before took too long")
+    reconnects_total: Count = 0
+    clock_steps_total: Count = Field(0, description="how often its clock was set, and the stamps went along")
 
 
 class FalseAlarms(Wire):

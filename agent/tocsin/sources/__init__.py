@@ -7,7 +7,7 @@ points of the group `tocsin.sources`, so that another package can bring a source
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
@@ -15,9 +15,10 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from tocsin.records import Channel
 from tocsin.settings import Seconds, Settings
+from tocsin.sources.metered import MeteredSource
 from tocsin.sources.source import Source, SourceCounts
 
-__all__ = ["SOURCES", "AnySource", "Source", "SourceCounts", "SourceSettings", "make_source"]
+__all__ = ["SOURCES", "AnySource", "MeteredSource", "Source", "SourceCounts", "SourceSettings", "make_source"]
 
 GROUP = "tocsin.sources"
 SOURCES = {  # what `type` says → module and settings class
@@ -30,6 +31,8 @@ SOURCES = {  # what `type` says → module and settings class
 
 class SourceSettings(Settings):
     """What every source's settings have; a source derives its own, with `type` as a Literal."""
+
+    steady: ClassVar[bool] = True  # samples come at an even rate, which is watched
 
     type: str
     rate_hz: float | None = Field(None, gt=0, description="samples a second; what differs clearly is told in health")
@@ -67,9 +70,16 @@ class _ByType:
 AnySource = Annotated[SourceSettings, _ByType()]
 
 
-def make_source(settings: SourceSettings, wanted: tuple[Channel, ...]) -> Source:
-    """The source that the settings describe, not opened yet."""
-    return settings.make(wanted)
+def make_source(settings: SourceSettings, wanted: tuple[Channel, ...], rate_hz: float | None = None) -> MeteredSource:
+    """The source that the settings describe, with its meters; not opened yet.
+
+    Args:
+        settings: of one source.
+        wanted: channels of the asset's bundle.
+        rate_hz: of the bundle, where the settings state none.
+    """
+    stated_hz = (settings.rate_hz or rate_hz) if settings.steady else None
+    return MeteredSource(settings.make(wanted), f"source {settings.type}", stated_hz)
 
 
 def settings_class(name: str) -> type[SourceSettings]:
@@ -83,7 +93,11 @@ def settings_class(name: str) -> type[SourceSettings]:
         module, _, attribute = SOURCES[name].partition(":")
         found = getattr(import_module(module), attribute)
     else:
-        found = _brought()[name].load()
+        point = _brought()[name]
+        try:
+            found = point.load()
+        except AttributeError as error:
+            raise ImportError(str(error)) from error
     if not (isinstance(found, type) and issubclass(found, SourceSettings)):
         raise ImportError(f"the entry point {name!r} of {GROUP} is no SourceSettings class")
     return found

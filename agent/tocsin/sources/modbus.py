@@ -39,7 +39,7 @@ class ModbusSettings(SourceSettings):
 
     type: Literal["modbus"]
     host: str | None = Field(None, description="name or address, for TCP")
-    tcp_port: int = Field(502, ge=1, le=65535)
+    tcp_port: int = Field(502, ge=1, le=65535, description="of the host")
     port: str | None = Field(None, description="/dev/serial/by-id/…, for RTU")
     baud: int = Field(19200, gt=0, description="bits a second, for RTU")
     parity: Literal["N", "E", "O"] = Field("N", description="none, even or odd, for RTU")

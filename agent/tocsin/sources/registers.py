@@ -7,7 +7,7 @@ of a 32-bit value: ABCD, CDAB (words swapped), BADC (bytes swapped), DCBA (both)
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -35,7 +35,7 @@ Order = Literal["ABCD", "CDAB", "BADC", "DCBA"]
 class RegisterSettings(ScaledChannelSettings):
     """One value of a slave: engineering units are raw × scale + offset."""
 
-    address: Annotated[int, Field(ge=0, le=65535, description="of its first register, counted from 0")]
+    address: int = Field(ge=0, le=65535, description="of its first register, counted from 0")
     type: Form = Field("uint16", description="64-bit integers are exact up to 2⁵³")
     order: Order = Field("ABCD", description="of the bytes; ABCD and CDAB are the same for 16 bits")
     function: Literal[1, 2, 3, 4] = Field(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,8 @@ PIECE_S = 0.1  # samples are handed over in pieces of about this much wall time
 
 class ReplaySettings(SourceSettings):
     """Recorded files, played."""
+
+    steady: ClassVar[bool] = False  # the files say when
 
     type: Literal["replay"]
     files: tuple[FilePath, ...] = Field(min_length=1, description="CSV tables, played one after the other")
