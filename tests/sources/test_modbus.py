@@ -139,20 +139,20 @@ def twelve() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_dead_and_a_slow_slave_do_not_keep_ten_others_from_their_period(plc: Make, shared: bool) -> None:
-    period_s = 0.25
-    device = plc(delay_s={4: float("inf"), 9: 0.12})
+    period_s = 0.4
+    device = plc(delay_s={4: float("inf"), 9: 0.15})
     source = make(device.port, twelve(), rate_hz=1 / period_s, timeout_s=3, share_connection=shared)
     source.open()
-    block = read_rows(source, 24, 10.0)
+    block = read_rows(source, 17, 12.0)
     source.close()
     for unit in set(range(1, 13)) - {4, 9}:
-        between = np.diff(device.polled[unit][2:22])  # the first cycles find out who is slow
-        assert len(between) == 19
-        assert (np.abs(between / period_s - 1) < 0.1).mean() > 0.85, (unit, between)  # this machine may be busy
-        assert np.mean(between) == pytest.approx(period_s, rel=0.1)
-    values = block.values[2:22]
+        off = np.abs(np.diff(device.polled[unit][2:16]) / period_s - 1)  # the first cycles find out who is slow
+        assert len(off) == 13
+        assert (off < 0.1).mean() > 0.75, (unit, off)  # 1.0 on an idle machine
+        assert np.diff(device.polled[unit][2:16]).mean() == pytest.approx(period_s, rel=0.1)
+    values = block.values[2:16]
     good = [n - 1 for n in range(1, 13) if n not in (4, 9)]
-    np.testing.assert_array_equal(values[:, good], np.tile([100 * (n + 1) + 5 for n in good], (20, 1)))
+    np.testing.assert_array_equal(values[:, good], np.tile([100 * (n + 1) + 5 for n in good], (14, 1)))
     assert np.isnan(values[:, 3]).all() and np.isfinite(values[:, 8]).any()
     np.testing.assert_allclose(np.diff(block.time_s), period_s, atol=0.01)
     assert source.counts.reasons["slave 4: no answer"] >= 2
