@@ -111,7 +111,7 @@ class Bundle:
                 rows = member.preprocessor.rows(manifest.length)
             except ValueError as error:
                 raise BundleError(f"member {member.name}: {error}") from error
-            channels = len(manifest.channels)
+            channels = len(manifest.columns)
             expected, given = (1, rows, channels), model.output_shape
             if (
                 model.input_shape != expected
@@ -248,7 +248,7 @@ def _golden(content: bytes, manifest: Manifest) -> Golden:
     windows, scores = golden.windows, golden.scores
     if scores.ndim != 1 or not len(scores) or scores.dtype != np.float64 or not np.isfinite(scores).all():
         raise BundleError(f"{GOLDEN} has {scores.dtype} scores of shape {scores.shape}, expected finite float64 (K,)")
-    shape = (len(scores), manifest.length, len(manifest.channels))
+    shape = (len(scores), manifest.length, len(manifest.columns))
     if windows.shape != shape or windows.dtype != np.float64 or not np.isfinite(windows).all():
         raise BundleError(
             f"{GOLDEN} has {windows.dtype} windows of shape {windows.shape}, expected finite float64 {shape}"

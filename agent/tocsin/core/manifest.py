@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.modes import Modes, modes_from_json
 from tocsin.core.preprocess import Preprocessor
 from tocsin.core.scoring import COMBINATIONS, KINDS
@@ -90,13 +91,11 @@ class Manifest:
     Attributes:
         name: of the model line, usually the asset's id.
         version: of this bundle.
-        channels: in the order of the columns.
-        sample_rate_hz: rows a second of the grid.
-        max_gap_s: longest stretch over which values are held.
+        groups: the channels by their rates, and the grid that they are joined on.
         length: rows a window.
         hop: rows from one window to the next.
         members: models, each with its preprocessing.
-        channel_weights: (C,) mean 1.
+        channel_weights: (C,) of the columns, mean 1.
         combination: of the members' scores, one of `scoring.COMBINATIONS`.
         smoothing: span of the exponentially weighted geometric mean of the scores, windows; 1 = none.
         threshold: the limit on the score.
@@ -107,9 +106,7 @@ class Manifest:
 
     name: str
     version: str
-    channels: tuple[Channel, ...]
-    sample_rate_hz: float
-    max_gap_s: float
+    groups: RateGroups
     length: int
     hop: int
     members: tuple[MemberFile, ...]
@@ -120,6 +117,26 @@ class Manifest:
     modes: Modes | None
     alarm: dict[str, Any]
     raw: dict[str, Any]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What sensors give and alarms name."""
+        return self.groups.channels
+
+    @property
+    def columns(self) -> tuple[Channel, ...]:
+        """(C,) what models see: the channels, where there is one group."""
+        return self.groups.columns
+
+    @property
+    def sample_rate_hz(self) -> float:
+        """Rows a second of the grid."""
+        return self.groups.sample_rate_hz
+
+    @property
+    def max_gap_s(self) -> float:
+        """Longest stretch over which values are held on the grid."""
+        return self.groups.max_gap_s
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
@@ -134,16 +151,13 @@ class Manifest:
                 "update the agent, or train again with its version"
             )
         try:
-            group, score = raw["groups"][0], raw["score"]
+            groups, score = RateGroups.from_json(raw), raw["score"]
             _check_scoring(score)
-            channels = tuple(Channel(str(c["name"]), str(c.get("unit", ""))) for c in group["channels"])
             members = tuple(MemberFile.from_json(form) for form in raw["members"])
             manifest = cls(
                 name=str(raw["name"]),
                 version=str(raw["version"]),
-                channels=channels,
-                sample_rate_hz=float(group["sample_rate_hz"]),
-                max_gap_s=float(group["max_gap_s"]),
+                groups=groups,
                 length=int(raw["window"]["length"]),
                 hop=int(raw["window"]["hop"]),
                 members=members,
@@ -151,7 +165,7 @@ class Manifest:
                 combination=str(score["combination"]),
                 smoothing=int(score["smoothing"]["span"]),
                 threshold=Threshold.from_json(raw["threshold"]),
-                modes=_modes(raw, tuple(c.name for c in channels)),
+                modes=_modes(raw, tuple(c.name for c in groups.columns)),
                 alarm=dict(raw["alarm"]),
                 raw=raw,
             )
@@ -165,22 +179,18 @@ class Manifest:
     def _first_wrong(self) -> str | None:
         """The first value outside of what can be, as a sentence."""
         weights = self.channel_weights
-        fits = 1 <= self.length <= 1 << 20 and self.length * len(self.channels) <= MAX_VALUES
+        fits = 1 <= self.length <= 1 << 20 and self.length * len(self.columns) <= MAX_VALUES
         few = len(self.members) <= MAX_MEMBERS
         checks = (
             (
-                bool(self.channels and self.members) and weights.shape == (len(self.channels),),
+                bool(self.columns and self.members) and weights.shape == (len(self.columns),),
                 "it needs at least one channel, one member, and one weight a channel",
             ),
             (few, f"{len(self.members)} members, at most {MAX_MEMBERS} are taken"),
             (bool((np.isfinite(weights) & (weights >= 0)).all()), "channel weights must be 0 or more"),
             (
-                0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s < np.inf,
-                f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s",
-            ),
-            (
                 fits and 1 <= self.hop <= 1 << 20 and 1 <= self.smoothing <= 1 << 20,
-                f"window of {self.length} rows of {len(self.channels)} channels, hop of {self.hop}, "
+                f"window of {self.length} rows of {len(self.columns)} channels, hop of {self.hop}, "
                 f"smoothing over {self.smoothing} windows",
             ),
             (
@@ -198,17 +208,17 @@ class Manifest:
             ),
             (
                 fits and few and all(self._takes_its_channels(member) for member in self.members),
-                f"a preprocessing that is not for {self.length} rows of {len(self.channels)} channels",
+                f"a preprocessing that is not for {self.length} rows of {len(self.columns)} channels",
             ),
         )
         return next((text for good, text in checks if not good), None)
 
     def _takes_its_channels(self, member: MemberFile) -> bool:
-        if not member.preprocessor.takes(len(self.channels)):
+        if not member.preprocessor.takes(len(self.columns)):
             return False  # numpy would spread the window over them
-        window = np.zeros((1, self.length, len(self.channels)))
+        window = np.zeros((1, self.length, len(self.columns)))
         try:
-            expected = (1, member.preprocessor.rows(self.length), len(self.channels))
+            expected = (1, member.preprocessor.rows(self.length), len(self.columns))
             return member.preprocessor.transform(window).shape == expected
         except (ValueError, ArithmeticError):
             return False
