@@ -1,22 +1,24 @@
 """One asset's line: the order of its stages, readable top to bottom.
 
 ```
-SampleBlock ─ resample ─► Rows ─ window ─► Windows ─ score, smooth ─► Scores ─ detect ─► Scored
+SampleBlock ─ resample, join groups ─► Rows ─ window ─► Windows ─ score, smooth ─► Scores ─ detect ─► Scored
 ```
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
 from tocsin.core.bundle import Bundle
+from tocsin.core.groups import Group
+from tocsin.core.join import Joiner
 from tocsin.core.modes import UNKNOWN
 from tocsin.core.resample import Resampler
 from tocsin.core.scoring import Smoother, limits_of
 from tocsin.core.windowing import SlidingWindow
 from tocsin.errors import DataError
-from tocsin.records import Bools, Change, Channel, SampleBlock, Scores, Transition, Windows
+from tocsin.records import Bools, Change, Channel, Rows, SampleBlock, Scores, Transition, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Scored:
 
     Attributes:
         windows: their times; the `values` are overwritten by what follows.
-        scores: of each window.
+        scores: of each window, split over the channels of all groups.
         anomaly: (K,) whether the alarm condition is on, after N-of-M and hysteresis.
         transitions: conditions that began or ended.
     """
@@ -42,9 +44,11 @@ class AssetLine:
     Args:
         asset: its id.
         bundle: the model.
-        channels: columns of the blocks to come; must hold the bundle's, in any order.
+        channels: columns of the blocks to come; must hold the bundle's, in any order. None = those of each group, in
+            the bundle's order.
         rule: when a score becomes an alarm; None = as the bundle says.
         active: the alarm condition is on already (a restart).
+        live: give up on a group that lags behind the others; else wait until `finish`, as for recordings.
 
     Attributes:
         alarm: id of the condition.
@@ -52,47 +56,48 @@ class AssetLine:
         unknown_mode: windows of an operating mode that the bundle does not know; the largest limit is theirs.
 
     Raises:
-        DataError: a channel of the bundle is missing.
+        DataError: a channel of the bundle is missing, or has another unit.
     """
 
     def __init__(
         self,
         asset: str,
         bundle: Bundle,
-        channels: tuple[Channel, ...],
+        channels: tuple[Channel, ...] | None,
         rule: AlarmRule | None = None,
         active: bool = False,
+        live: bool = False,
     ) -> None:
         manifest = bundle.manifest
-        names = [channel.name for channel in channels]
-        missing = [channel.name for channel in manifest.channels if channel.name not in names]
-        if missing:
-            raise DataError(
-                f"asset {asset}: the source has no channel {missing[0]!r}: the bundle needs "
-                f"{', '.join(c.name for c in manifest.channels)}, the source gives {', '.join(names)}"
-            )
-        for channel in manifest.channels:
-            given = channels[names.index(channel.name)].unit
-            if given and channel.unit and given != channel.unit:
-                raise DataError(
-                    f"asset {asset}: channel {channel.name!r} comes in {given}, the bundle was trained on "
-                    f"{channel.unit}: scale it at the source, or train again"
-                )
         self.asset, self.alarm = asset, alarm_id(asset)
-        self.channels = manifest.channels
+        self.groups = manifest.groups
         self.not_finite = self.unknown_mode = 0
-        self._pick = [names.index(channel.name) for channel in manifest.channels]
-        self.resampler = Resampler(manifest.sample_rate_hz, len(self._pick), manifest.max_gap_s)
-        self._window = SlidingWindow(manifest.length, manifest.hop, len(self._pick))
+        self._pick = None if channels is None else columns_of(manifest.groups.groups[0], channels, f"asset {asset}")
+        self.joiner = Joiner(manifest.groups, live)
+        self._columns = manifest.columns
+        self._window = SlidingWindow(manifest.length, manifest.hop, len(manifest.columns))
         self._scorer = bundle.scorer()
         self._smoother = Smoother(manifest.smoothing, manifest.threshold)
         self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), active)
 
-    def feed(self, block: SampleBlock) -> list[Scored]:
-        """What the block's samples complete."""
-        picked = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s)
+    @property
+    def resampler(self) -> Resampler:
+        """Of the group that sets the grid."""
+        return self.joiner.resamplers[self.groups.base]
+
+    def feed(self, block: SampleBlock, group: int = 0) -> list[Scored]:
+        """What the samples of a group complete."""
+        if self._pick is not None:
+            block = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s)
+        return self._scored(self.joiner.push(group, block))
+
+    def finish(self) -> list[Scored]:
+        """What still waits for a group, when nothing comes any more."""
+        return self._scored(self.joiner.finish())
+
+    def _scored(self, parts: list[Rows]) -> list[Scored]:
         out = []
-        for rows in self.resampler.push(picked):
+        for rows in parts:
             if rows.after_gap:
                 self._smoother.reset()
                 self._detector.reset()
@@ -105,7 +110,8 @@ class AssetLine:
                 self.unknown_mode += int(np.count_nonzero(scores.mode == UNKNOWN))
             anomaly, changes = self._detector.update(scores.ratio)
             transitions = tuple(self._transition(windows, scores, k, change) for k, change in changes)
-            out.append(Scored(windows, scores, anomaly, transitions))
+            folded = replace(scores, per_channel=self.groups.fold(scores.per_channel))
+            out.append(Scored(windows, folded, anomaly, transitions))
         return out
 
     def _transition(self, windows: Windows, scores: Scores, k: int, change: Change) -> Transition:
@@ -121,10 +127,38 @@ class AssetLine:
             window_start_s=float(windows.start_s[k]),
             window_end_s=float(windows.end_s[k]),
             window_rows=windows.values.shape[1],
-            contributions=self._scorer.explain(windows.values[k], self.channels),
+            contributions=self.groups.told(self._scorer.explain(windows.values[k], self._columns)),
         )
 
 
 def alarm_id(asset: str) -> str:
     """Id of the condition that an asset's model watches."""
     return f"{asset}-anomaly"
+
+
+def columns_of(group: Group, channels: tuple[Channel, ...], whose: str) -> list[int]:
+    """Where a source has the channels of a group.
+
+    Args:
+        group: of the bundle.
+        channels: of the source, in any order.
+        whose: `asset pump-1`, for complaints.
+
+    Raises:
+        DataError: a channel of the bundle is missing, or has another unit.
+    """
+    names = [channel.name for channel in channels]
+    missing = [channel.name for channel in group.channels if channel.name not in names]
+    if missing:
+        raise DataError(
+            f"{whose}: the source has no channel {missing[0]!r}: the bundle needs "
+            f"{', '.join(c.name for c in group.channels)}, the source gives {', '.join(names)}"
+        )
+    for channel in group.channels:
+        given = channels[names.index(channel.name)].unit
+        if given and channel.unit and given != channel.unit:
+            raise DataError(
+                f"{whose}: channel {channel.name!r} comes in {given}, the bundle was trained on "
+                f"{channel.unit}: scale it at the source, or train again"
+            )
+    return [names.index(channel.name) for channel in group.channels]
