@@ -48,11 +48,11 @@ from detection_figures import (
 )  # fmt: skip
 from suites import SUITES, Suite, Task
 
-from tocsin.cli.replay import Summary, scored_file
+from tocsin.cli.replay import Summary, scored_files
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.promise import Tally, parse_rate
 from tocsin.errors import ConfigError, DataError
-from tocsin.recordings import TableOptions, open_table, read_table
+from tocsin.recordings import MAIN, TableOptions, open_table, read_table
 from tocsin.records import Bools, Change, Floats
 from tocsin_trainer import metrics
 from tocsin_trainer.calibrate import ThresholdRule
@@ -124,7 +124,7 @@ def replayed(bundle: Bundle, suite: Suite, task: Task) -> tuple[tuple[Series, ..
         ends, ratios = [np.empty(0, np.int64)], [np.empty(0)]
         apart = normal_rows(label, manifest.length)
         episodes, quiet = 0, 0
-        for scored, _ in scored_file(bundle, path, task.table, summary):
+        for scored, _ in scored_files(bundle, {MAIN: path}, task.table, summary):
             raised = {t.window_end_s for t in scored.transitions if t.change is Change.RAISED}
             rows = scored.windows.sample[np.isin(scored.windows.end_s, list(raised))]
             episodes += int(apart[rows].sum())

@@ -15,18 +15,42 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.chatter import TENSORFLOW, without_chatter
 from tocsin.config import TOPIC_ID, AlarmSettings
 from tocsin.config_file import read_settings
+from tocsin.core.groups import Align
 from tocsin.core.promise import parse_rate
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.recordings import TableOptions, channel_key
-from tocsin.settings import Settings
+from tocsin.recordings.group_option import group_option
+from tocsin.settings import Seconds, Settings
 from tocsin_trainer.calibrate import ThresholdRule
-from tocsin_trainer.dataset import Dataset, choose_window, load, split
-from tocsin_trainer.input_settings import PreprocessSettings
-from tocsin_trainer.options import ALL_FAMILIES, AUGMENTATIONS, FAMILIES, FitOptions, InputOptions, TrainOptions
+from tocsin_trainer.dataset import Dataset, choose_window, split
+from tocsin_trainer.input_settings import FeatureName, PreprocessSettings
+from tocsin_trainer.options import (
+    ALL_FAMILIES,
+    AUGMENTATIONS,
+    FAMILIES,
+    FitOptions,
+    GroupOptions,
+    InputOptions,
+    TrainOptions,
+)
+from tocsin_trainer.rate_groups import load
 from tocsin_trainer.steps import check_names
 
 PLACES = "tensorboard:FOLDER, mlflow:URI or wandb:PROJECT"
 VERSION = r"[A-Za-z0-9._-]{1,64}"  # it stands in the bundle's file name
+
+
+class GroupSettings(Settings):
+    """A rate group; what is left out is chosen from the rates."""
+
+    features: tuple[FeatureName, ...] | None = Field(None, min_length=1, description="of frames of its rows, or signal")
+    align: dict[str, Align] = Field({}, description="hold, interpolate or mean, by channel that is shown itself")
+    frame_s: Seconds | None = Field(None, gt=0, description="that the features look at")
+    max_age_s: Seconds | None = Field(None, gt=0, description="oldest value that a row of the grid may show")
+    time: str | None = None
+    columns: tuple[str, ...] | None = None
+    separator: str | None = None
+    rate_hz: float | None = Field(None, gt=0)
 
 
 class TrainSettings(Settings):
@@ -54,6 +78,8 @@ class TrainSettings(Settings):
     max_ms: float | None = Field(None, gt=0)
     preprocess: PreprocessSettings = PreprocessSettings()
     channel_weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field({})
+    groups: dict[str, GroupSettings] = Field({}, description="how rate groups are shown, by name; `main` is --data's")
+    join: str | None = Field(None, description="the group that sets the grid")
 
 
 def _split(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
@@ -87,6 +113,7 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path),
     help="Normal running: a CSV table, plain or .gz, a .seg or a folder of them; give it again for each further one.",
 )  # fmt: skip
+@group_option("--data")
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="[MORE_DATA]...")
 @click.option(
     "--out",
@@ -109,6 +136,7 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV with a label column: adds figures against labels.",
 )
+@group_option("--test", "--test-group")
 @click.option(
     "--families",
     callback=_split,
@@ -216,6 +244,7 @@ def train(
       tocsin train --data normal.csv
       tocsin train --data mon.csv tue.csv --test labelled.csv --out pump-1 --asset pump-1
       tocsin train --data march.csv --false-alarms 1/week
+      tocsin train --data process.csv --group vibration=vibration.csv
     """
     options = train_options((*data, *more), out, config, flags)
     recordings = checked(options)
@@ -245,7 +274,7 @@ def train(
 
 def checked(options: TrainOptions) -> Dataset:
     """The recordings, read before anything heavy is loaded: what ails them is told at once."""
-    recorded = load(options.data, options.table, repair=options.repair)
+    recorded = load(options)
     check_names(options, recorded.channels)
     length, hop, _ = choose_window(recorded, options.window, options.hop)
     split(recorded, length, hop)
@@ -281,6 +310,10 @@ def train_options(data: tuple[Path, ...], out: Path, config: Path | None, flags:
         out=out,
         asset=asset,
         test=flags["test"],
+        groups=flags["group"],
+        test_groups=flags["test_group"],
+        group_options={name: _group(settings) for name, settings in file.groups.items()},
+        join=file.join,
         families=tuple(families),
         seed=flags["seed"],
         table=TableOptions(
@@ -314,6 +347,11 @@ def train_options(data: tuple[Path, ...], out: Path, config: Path | None, flags:
         max_kib=flags["max_kib"] or file.max_kib,
         max_ms=flags["max_ms"] or file.max_ms,
     )
+
+
+def _group(file: GroupSettings) -> GroupOptions:
+    table = TableOptions(time=file.time, columns=file.columns, separator=file.separator, rate_hz=file.rate_hz)
+    return GroupOptions(file.features, file.align, file.frame_s, file.max_age_s, table)
 
 
 def _inputs(file: PreprocessSettings) -> InputOptions:

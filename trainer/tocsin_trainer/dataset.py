@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
 from tocsin.recordings import AnyTable, TableBlock, TableOptions, check_rate, open_table, read_table
@@ -44,6 +45,8 @@ class Dataset:
         stretches: in the order of files and time.
         choices: what was found out.
         warnings: what was mended.
+        groups: of which the columns are made, where the channels come at several rates.
+        sources: the recordings of each group as they were given.
     """
 
     channels: tuple[Channel, ...]
@@ -52,6 +55,8 @@ class Dataset:
     stretches: tuple[Stretch, ...]
     choices: tuple[Choice, ...]
     warnings: tuple[str, ...]
+    groups: RateGroups | None = None
+    sources: tuple["Dataset", ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""

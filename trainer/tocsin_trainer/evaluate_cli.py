@@ -8,7 +8,8 @@ import click
 
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.errors import GateError, TocsinError
-from tocsin.recordings import TableOptions
+from tocsin.recordings import MAIN, TableOptions, paired
+from tocsin.recordings.group_option import group_option
 from tocsin_trainer.figure_names import HIGHER, LOWER
 
 
@@ -37,6 +38,7 @@ def _bounds(names: tuple[str, ...]) -> Callable[[click.Context, click.Parameter,
     "--data", "-d", "data", required=True, multiple=True, type=click.Path(path_type=Path),
     help="CSV table, plain or .gz, a .seg or a folder of them; give it again for each further one.",
 )  # fmt: skip
+@group_option("--data")
 @click.option(
     "--labels", type=click.Path(path_type=Path, dir_okay=False),
     help="CSV of intervals, start,end[,kind][,file]; a label column in the data when left out.",
@@ -62,6 +64,7 @@ def evaluate(
     bundle: Path,
     more: tuple[Path, ...],
     data: tuple[Path, ...],
+    group: dict[str, tuple[Path, ...]],
     labels: Path | None,
     time: str | None,
     rate: float | None,
@@ -106,7 +109,9 @@ def evaluate(
 
     loaded = load_bundle(bundle)
     options = TableOptions(time=time, rate_hz=rate, separator=separator, label=label)
-    recordings = tuple(read_recorded(path, loaded.manifest, options) for path in (*data, *more))
+    recordings = tuple(
+        read_recorded(files.pop(MAIN), loaded.manifest, options, files) for files in paired((*data, *more), group)
+    )
     intervals = () if labels is None else read_labels(labels)
     if intervals:
         recordings = labelled(recordings, intervals)

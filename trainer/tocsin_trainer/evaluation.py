@@ -121,14 +121,14 @@ class Evaluation:
 
     def events(self) -> tuple[LabelledEvent, ...]:
         """The labelled events of all files, found or missed."""
-        channels = self.bundle.manifest.channels
+        channels = self.bundle.manifest.columns
         return tuple(e for file in self.labelled for e in labelled_events(file.played, channels, self.limit))
 
     def false_alarms(self, most: int) -> tuple[NormalPeak, ...]:
         """The windows of normal running that score highest, of all labelled files, highest first."""
         manifest = self.bundle.manifest
         span_s = manifest.length / manifest.sample_rate_hz
-        peaks = [normal_peaks(file.played, manifest.channels, self.limit, span_s, most) for file in self.labelled]
+        peaks = [normal_peaks(file.played, manifest.columns, self.limit, span_s, most) for file in self.labelled]
         return tuple(sorted((peak for each in peaks for peak in each), key=lambda peak: -peak.ratio)[:most])
 
     def tally(self) -> Tally:

@@ -60,7 +60,7 @@ def _figures(evaluation: Evaluation) -> str:
 
 
 def _courses(evaluation: Evaluation) -> str:
-    channels, limit = evaluation.bundle.manifest.channels, evaluation.limit
+    channels, limit = evaluation.bundle.manifest.columns, evaluation.limit
     drawn = [
         f"<h3>{text(file.played.title)}</h3>\n"
         + figure(played_picture(file.played, channels, limit, f"file{index}"), played_words(file.played, limit))

@@ -11,6 +11,7 @@ import numpy as np
 from tocsin import __version__
 from tocsin.alarms.detector import AlarmRule
 from tocsin.core.bundle import SUFFIX, Bundle, Golden, write_bundle
+from tocsin.core.groups import RateGroups, one_group
 from tocsin.core.interpreter import runtime_id
 from tocsin.core.modes import Modes
 from tocsin.core.scoring import Member, Scorer
@@ -53,6 +54,7 @@ class Grid:
         smoothing: span of the mean over scores, windows; 1 = none.
         modes: what tells a window's operating mode, or None where there is one.
         weights: of the channels, mean 1; () = all alike.
+        groups: of which the columns are made; None = all channels are one group.
     """
 
     channels: tuple[Channel, ...]
@@ -63,6 +65,7 @@ class Grid:
     smoothing: int = 1
     modes: Modes | None = None
     weights: tuple[float, ...] = ()
+    groups: RateGroups | None = None
 
     @property
     def channel_weights(self) -> Floats:
@@ -139,13 +142,7 @@ def _manifest(
         "name": result.asset,
         "version": result.version,
         "created": result.created,
-        "groups": [
-            {
-                "channels": [{"name": c.name, "unit": c.unit} for c in grid.channels],
-                "sample_rate_hz": grid.sample_rate_hz,
-                "max_gap_s": grid.max_gap_s,
-            }
-        ],
+        **(grid.groups or one_group(grid.channels, grid.sample_rate_hz, grid.max_gap_s)).to_json(),
         "window": {"length": grid.length, "hop": grid.hop},
         "members": [_member(each) for each in members],
         "score": {

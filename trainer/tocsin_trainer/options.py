@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.core.groups import Align
 from tocsin.recordings import TableOptions
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
@@ -79,6 +80,25 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
+class GroupOptions:
+    """How a rate group is shown on the grid; None = chosen from the rates.
+
+    Attributes:
+        features: of frames of its rows, side by side; `signal` alone is its channels themselves.
+        align: of a channel that is shown itself, by name.
+        frame_s: seconds that the features look at.
+        max_age_s: oldest value that a row of the grid may show.
+        table: how its files are written.
+    """
+
+    features: tuple[FeatureName, ...] | None = None
+    align: Mapping[str, Align] = field(default_factory=dict)
+    frame_s: float | None = None
+    max_age_s: float | None = None
+    table: TableOptions = TableOptions()
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """What the user asked for; None = chosen from the data.
 
@@ -87,6 +107,10 @@ class TrainOptions:
         out: folder for bundle, report and figures.
         asset: id, the bundle's name.
         test: recordings with a label column, for figures.
+        groups: files of channels of another rate, as many each as in `data`, by group.
+        test_groups: the same beside `test`.
+        group_options: how groups are shown, by name.
+        join: name of the group that sets the grid; None = the slowest that is fast enough to tell of a fault in time.
         families: to train; of ALL_FAMILIES.
         seed: of everything random.
         table: how the files are written.
@@ -111,6 +135,10 @@ class TrainOptions:
     out: Path
     asset: str
     test: tuple[Path, ...] = ()
+    groups: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    test_groups: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    group_options: Mapping[str, GroupOptions] = field(default_factory=dict)
+    join: str | None = None
     families: tuple[str, ...] = FAMILIES
     seed: int = 0
     table: TableOptions = TableOptions()
@@ -129,3 +157,8 @@ class TrainOptions:
     fitting: FitOptions = FitOptions()
     max_kib: float | None = None
     max_ms: float | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All recordings of normal running, of every group."""
+        return (*self.data, *(path for files in self.groups.values() for path in files))

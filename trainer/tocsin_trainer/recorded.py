@@ -4,16 +4,17 @@ Rules: nothing is refused that the agent would take; what it would mend is told 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from tocsin.core.join import Joiner
 from tocsin.core.manifest import Manifest
-from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
-from tocsin.recordings import TableOptions, check_rate, open_table, read_table
+from tocsin.recordings import MAIN, TableOptions, mended, open_groups, read_groups
 from tocsin.recordings.sniff import EPOCH_UNITS
 from tocsin.records import Bools, Rows
 from tocsin_trainer.export import Grid
@@ -44,41 +45,42 @@ class Recorded:
 def grid_of(manifest: Manifest) -> Grid:
     """How the bundle's device turns samples into windows."""
     return Grid(
-        manifest.channels,
+        manifest.columns,
         manifest.sample_rate_hz,
         manifest.max_gap_s,
         manifest.length,
         manifest.hop,
         manifest.smoothing,
+        groups=manifest.groups,
     )
 
 
-def read_recorded(path: Path, manifest: Manifest, options: TableOptions) -> Recorded:
-    """Reads a file and puts it on the bundle's grid.
+def read_recorded(
+    path: Path, manifest: Manifest, options: TableOptions, others: Mapping[str, Path] | None = None
+) -> Recorded:
+    """Reads a recording and puts it on the bundle's grid.
+
+    Args:
+        path: of the main group's file.
+        manifest: of the bundle.
+        options: how that file is written.
+        others: files of the other groups, by name.
 
     Raises:
         DataError: not a table, without a channel of the bundle, of another rate, or too short for one window.
     """
-    table = open_table(path, options, manifest.channels)
-    for wanted, found in zip(manifest.channels, table.channels, strict=True):
-        if wanted.unit and found.unit and wanted.unit != found.unit:
-            raise DataError(
-                f"{path}: channel {wanted.name!r} comes in {found.unit}, the bundle was trained on {wanted.unit}: "
-                "convert the recording, or train again"
-            )
-    resampler = Resampler(manifest.sample_rate_hz, len(manifest.channels), manifest.max_gap_s)
+    groups = manifest.groups
+    tables = open_groups({MAIN: path, **(others or {})}, groups, options)
+    joiner = Joiner(groups, wait=False)
     stretches: list[list[Rows]] = []
     labels: list[Bools] = []
     count = 0
-    for part in read_table(table):
-        if not count:
-            check_rate(table, part.block.time_s, manifest.sample_rate_hz)
-        count += len(part.block)
-        labels += [] if part.label is None else [part.label]
-        for rows in resampler.push(part.block):
-            if rows.after_gap or not stretches:
-                stretches.append([])
-            stretches[-1].append(rows)
+    for n, part in read_groups(tables, groups):
+        if n == groups.base:
+            count += len(part.block)
+            labels += [] if part.label is None else [part.label]
+        _append(joiner.push(n, part.block), stretches)
+    _append(joiner.finish(), stretches)
     whole = [_joined(parts) for parts in stretches]
     if max(map(len, whole), default=0) < manifest.length:
         raise DataError(
@@ -87,7 +89,14 @@ def read_recorded(path: Path, manifest: Manifest, options: TableOptions) -> Reco
         )
     label = np.concatenate(labels) if labels else None
     made = tuple(Stretch(rows, None if label is None else label[rows.sample], 0) for rows in whole)
-    return Recorded(path, made, tuple(_mended(path, resampler, manifest.max_gap_s)))
+    return Recorded(path, made, tuple(mended([table.path for table in tables], joiner)))
+
+
+def _append(parts: list[Rows], stretches: list[list[Rows]]) -> None:
+    for rows in parts:
+        if rows.after_gap or not stretches:
+            stretches.append([])
+        stretches[-1].append(rows)
 
 
 def _joined(parts: list[Rows]) -> Rows:
@@ -98,15 +107,6 @@ def _joined(parts: list[Rows]) -> Rows:
         np.concatenate([getattr(p, name) for p in parts]) for name in ("time_s", "values", "sample")
     )
     return Rows(time_s, values, sample, True)
-
-
-def _mended(path: Path, resampler: Resampler, gap_s: float) -> list[str]:
-    found = (
-        (resampler.backwards, "times going back: windows start anew at each"),
-        (resampler.repeated, "rows with a time that was there before: the first is used"),
-        (resampler.gaps, f"gaps longer than {gap_s:g} s: windows start anew after each"),
-    )
-    return [f"{path.name}: {count} {what}" for count, what in found if count]
 
 
 def instant(text: str) -> float:

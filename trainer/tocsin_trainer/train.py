@@ -22,7 +22,7 @@ from tocsin.core.scoring import Scorer
 from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import DataError, GateError
 from tocsin_trainer import dataset as ds
-from tocsin_trainer import inputs
+from tocsin_trainer import inputs, rate_groups
 from tocsin_trainer.build import MAX_GATE_WINDOWS, Built, Parts, Run, converted, fitted, parts
 from tocsin_trainer.comparison import NOT_ASKED, compared
 from tocsin_trainer.convert import Converter
@@ -78,11 +78,11 @@ def train(
     begin = time.perf_counter()
     created = datetime.now(UTC)
     progress("load", 0, 1, "")
-    loaded = recordings or ds.load(options.data, options.table, repair=options.repair)
+    loaded = recordings or rate_groups.load(options)
     data = ds.without_labels(loaded)  # all of it is normal running
     length, hop, choices = ds.choose_window(data, options.window, options.hop)
     split = ds.split(data, length, hop)
-    labelled = _load_test(options, data)
+    labelled = rate_groups.load_test(options, data)
     grid, smoothed = _grid(data, length, hop, options)
     seen = parts(split, grid, options.seed)
     shown, cleaned = inputs.choose(seen.all_normal, data.sample_rate_hz, hop, data.channels, options.inputs)
@@ -116,8 +116,9 @@ def train(
         for each, member in zip(shipped.members, shipped.scorer.members, strict=True)
     )
     how = shipped.scorer.combination
-    bundle = export(options.out, result, grid, models, golden, options.rule, options.data, how)
-    next_command = f"tocsin replay --bundle {bundle.path} --input NEW.csv"
+    bundle = export(options.out, result, grid, models, golden, options.rule, options.files, how)
+    others = "".join(f" --group {name}=NEW_{name}.csv" for name in options.groups)
+    next_command = f"tocsin replay --bundle {bundle.path} --input NEW.csv{others}"
     result = replace(result, extra=result.extra | {"next_command": next_command})
     report, metrics = options.out / "report.html", options.out / "metrics.json"
     write_report(result, report)
@@ -240,12 +241,6 @@ def _together(members: tuple[Built, ...], normal: dict[str, Normal]) -> Normal |
     return found[0].beside(tuple(found[1:])) if found else None
 
 
-def _load_test(options: TrainOptions, data: ds.Dataset) -> ds.Dataset | None:
-    if not options.test:
-        return None
-    return ds.load(options.test, options.table, data.channels, data.sample_rate_hz, repair=True)
-
-
 def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tuple[Grid, Choice]:
     """How samples become scores, and how these are smoothed."""
     kind = inputs.signal(data.sample_rate_hz, length, hop)
@@ -258,7 +253,8 @@ def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tup
     weights = tuple(channel_weights(options.channel_weights, data.channels).tolist())
     if span == 1 and kind == "slow":
         why = "a quarter of a window is no more than a hop"
-    grid = Grid(data.channels, data.sample_rate_hz, data.max_gap_s, length, hop, span, weights=weights)
+    rate_hz, gap_s = data.sample_rate_hz, data.max_gap_s
+    grid = Grid(data.channels, rate_hz, gap_s, length, hop, span, weights=weights, groups=data.groups)
     return grid, Choice("smoothing", f"{span} windows" if span > 1 else "none", why)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,7 +16,8 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
 from tocsin.errors import DataError, TocsinError
 from tocsin.pipeline import AssetLine, Scored
-from tocsin.recordings import TableOptions, check_rate, open_table, read_table
+from tocsin.recordings import TableOptions, mended, open_groups, paired, read_groups
+from tocsin.recordings.group_option import group_option
 from tocsin.records import Change, Transition
 
 
@@ -40,6 +41,7 @@ class Summary:
     "--input", "-i", "inputs", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
     help="CSV table, plain or .gz; may be given several times, each starts anew.",
 )  # fmt: skip
+@group_option("--input")
 @click.option("--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write one row a window here (CSV).")
 @click.option(
     "--events",
@@ -56,6 +58,7 @@ class Summary:
 def replay(
     bundle: Path,
     inputs: tuple[Path, ...],
+    group: dict[str, tuple[Path, ...]],
     scores: Path | None,
     events: Path | None,
     time: str | None,
@@ -73,8 +76,9 @@ def replay(
     EVENTS.jsonl: one line for each alarm that is raised or cleared, with the channels that caused it.
 
     \b
-    Example:
+    Examples:
       tocsin replay --bundle pump-1.tocsin --input monday.csv --scores scores.csv
+      tocsin replay --bundle motor.tocsin --input process.csv --group vibration=vibration.csv
     """
     loaded = load_bundle(bundle)
     options = TableOptions(time=time, rate_hz=rate, separator=separator)
@@ -82,8 +86,8 @@ def replay(
     with ExitStack() as stack:
         table = _Scores(_create(stack, scores), loaded) if scores else None
         log = _create(stack, events) if events else None
-        for path in inputs:
-            for scored, stamps in scored_file(loaded, path, options, summary):
+        for files in paired(inputs, group):
+            for scored, stamps in scored_files(loaded, files, options, summary):
                 if table:
                     table.write(scored, stamps)
                 if log:
@@ -96,42 +100,48 @@ def replay(
     return 8 if fail_on_anomaly and summary.alarms else 0
 
 
-def scored_file(
-    bundle: Bundle, path: Path, options: TableOptions, summary: Summary
+def scored_files(
+    bundle: Bundle, files: Mapping[str, Path], options: TableOptions, summary: Summary
 ) -> Iterator[tuple[Scored, "Stamps"]]:
-    """The windows of one file, with the file's own time stamps; adds to the summary."""
+    """The windows of one recording, with the time stamps of the file that sets the grid; adds to the summary.
+
+    Args:
+        bundle: the model.
+        files: of the recording, by group.
+        options: how the main file is written.
+        summary: of all recordings.
+    """
+    groups = bundle.manifest.groups
     with without_chatter(*RUNTIME):
-        line = AssetLine(bundle.manifest.name, bundle, bundle.manifest.channels)
+        line = AssetLine(bundle.manifest.name, bundle, None)
     stamps = Stamps()
-    table = open_table(path, options, bundle.manifest.channels)
-    for part in read_table(table):
-        if not stamps.count:
-            check_rate(table, part.block.time_s, bundle.manifest.sample_rate_hz)
-        stamps.add(part.stamps)
-        for scored in line.feed(part.block):
-            ratio = scored.scores.ratio
-            summary.windows += len(ratio)
-            summary.over_limit += int((ratio >= 1).sum())
-            summary.anomalous += int(scored.anomaly.sum())
-            summary.alarms += sum(t.change is Change.RAISED for t in scored.transitions)
-            summary.largest_ratio = max(summary.largest_ratio, float(ratio.max()))
-            yield scored, stamps
+    tables = open_groups(files, groups, options)
+    for n, part in read_groups(tables, groups):
+        if n == groups.base:
+            stamps.add(part.stamps)
+        yield from _counted(line.feed(part.block, n), stamps, summary)
+    yield from _counted(line.finish(), stamps, summary)
     summary.not_finite += line.not_finite
     summary.unknown_mode += line.unknown_mode
-    resampler = line.resampler
-    for count, what in (
-        (resampler.backwards, "times going back (windows start anew at each)"),
-        (resampler.repeated, "rows with a time that was there before (the first is used)"),
-        (resampler.gaps, f"gaps longer than {bundle.manifest.max_gap_s:g} s (windows start anew after each)"),
-    ):
-        if count:
-            summary.warnings.append(f"{path.name}: {count} {what}")
+    summary.warnings += mended([table.path for table in tables], line.joiner)
+    path = tables[groups.base].path
     if not stamps.count:
         summary.warnings.append(f"{path.name}: no rows")
     elif not summary.windows:
         summary.warnings.append(
             f"{path.name}: {stamps.count} rows are too few for a window of {bundle.manifest.length}"
         )
+
+
+def _counted(parts: list[Scored], stamps: "Stamps", summary: Summary) -> Iterator[tuple[Scored, "Stamps"]]:
+    for scored in parts:
+        ratio = scored.scores.ratio
+        summary.windows += len(ratio)
+        summary.over_limit += int((ratio >= 1).sum())
+        summary.anomalous += int(scored.anomaly.sum())
+        summary.alarms += sum(t.change is Change.RAISED for t in scored.transitions)
+        summary.largest_ratio = max(summary.largest_ratio, float(ratio.max()))
+        yield scored, stamps
 
 
 class Stamps:

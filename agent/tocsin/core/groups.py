@@ -26,6 +26,7 @@ from tocsin.records import Channel, Contribution, Floats, Ints
 
 Align = Literal["hold", "interpolate", "mean"]
 ALIGNMENTS: tuple[Align, ...] = ("hold", "interpolate", "mean")
+HOLD: Align = "hold"
 MAX_GROUPS = 16
 MAX_COLUMNS = 1024
 MAX_FRAME = 1 << 20  # rows
@@ -255,9 +256,7 @@ class RateGroups:
 
 def one_group(channels: tuple[Channel, ...], sample_rate_hz: float, max_gap_s: float) -> RateGroups:
     """All channels in one group: nothing has to be joined."""
-    return RateGroups(
-        (Group("", channels, sample_rate_hz, max_gap_s, max_gap_s, tuple[Align, ...]("hold" for _ in channels)),)
-    )
+    return RateGroups((Group("", channels, sample_rate_hz, max_gap_s, max_gap_s, (HOLD,) * len(channels)),))
 
 
 def feature_names(steps: Iterable[Step], length: int) -> tuple[str, ...]:

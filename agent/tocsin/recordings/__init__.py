@@ -12,15 +12,21 @@ path ─ open_table (sniff, segment) ─► AnyTable ─ read_table (read: text 
 from tocsin.recordings.forms import open_table, read_table
 from tocsin.recordings.read import check_rate
 from tocsin.recordings.table import AnyTable, Table, TableBlock, TableOptions, channel_key, split_unit
+from tocsin.recordings.together import MAIN, mended, open_groups, paired, read_groups
 
 __all__ = [
+    "MAIN",
     "AnyTable",
     "Table",
     "TableBlock",
     "TableOptions",
     "channel_key",
     "check_rate",
+    "mended",
+    "open_groups",
     "open_table",
+    "paired",
+    "read_groups",
     "read_table",
     "split_unit",
 ]

@@ -7,7 +7,8 @@ import click
 
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.errors import TocsinError
-from tocsin.recordings import TableOptions
+from tocsin.recordings import MAIN, TableOptions, paired
+from tocsin.recordings.group_option import group_option
 
 METHODS = ("exact", "shap", "lime")
 
@@ -23,6 +24,7 @@ def _methods(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("data", type=click.Path(path_type=Path, dir_okay=False))
+@group_option("DATA")
 @click.option("--at", default="worst", show_default=True, metavar="TIME|row:N|worst",
               help="The window that ends there, or last before; `worst` scores highest.")  # fmt: skip
 @click.option("--method", "methods", default="exact,lime", show_default=True, callback=_methods,
@@ -36,6 +38,7 @@ def _methods(context: click.Context, parameter: click.Parameter, value: str) -> 
 def explain(
     bundle: Path,
     data: Path,
+    group: dict[str, tuple[Path, ...]],
     at: str,
     methods: tuple[str, ...],
     out: Path | None,
@@ -72,7 +75,9 @@ def explain(
             f"explaining needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
         ) from error
     loaded = load_bundle(bundle)
-    recorded = read_recorded(data, loaded.manifest, TableOptions(time=time, rate_hz=rate, separator=separator))
+    (files,) = paired((data,), group)
+    options = TableOptions(time=time, rate_hz=rate, separator=separator)
+    recorded = read_recorded(files.pop(MAIN), loaded.manifest, options, files)
     with without_chatter(*RUNTIME):
         moment = find_moment(loaded, recorded, at)
         found = made.explain(loaded, moment, methods, seed)

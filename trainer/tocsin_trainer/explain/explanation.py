@@ -48,7 +48,7 @@ class Explanation:
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The bundle's."""
-        return self.bundle.manifest.channels
+        return self.bundle.manifest.columns
 
     def amounts(self) -> dict[str, Floats]:
         """Method → (C,) amounts of the channels, in units of the threshold; NaN for channels that are one part."""
@@ -113,7 +113,7 @@ def explain(bundle: Bundle, moment: Moment, methods: tuple[str, ...] = METHODS, 
         by_shap = shapley(game, seed) if "shap" in methods else None
         by_lime = lime(game, seed) if "lime" in methods else None
         asked = game.asked
-    contributions = scorer.explain(window, bundle.manifest.channels)
+    contributions = scorer.explain(window, bundle.manifest.columns)
     return Explanation(bundle, moment, exact, contributions, players, by_shap, by_lime, asked)
 
 

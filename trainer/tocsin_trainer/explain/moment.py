@@ -90,7 +90,7 @@ def find_moment(bundle: Bundle, recorded: Recorded, at: str) -> Moment:
 def _score(bundle: Bundle, recorded: Recorded) -> _Scored:
     manifest, scorer = bundle.manifest, bundle.scorer()
     smoother = Smoother(manifest.smoothing, manifest.threshold)
-    sliding = SlidingWindow(manifest.length, manifest.hop, len(manifest.channels))
+    sliding = SlidingWindow(manifest.length, manifest.hop, len(manifest.columns))
     parts = []
     for index, stretch in enumerate(recorded.stretches):
         smoother.reset()

@@ -17,7 +17,21 @@ from tocsin.errors import TocsinError
 from tocsin_trainer.cli import TrainSettings, checked, make_folder, train, train_options
 
 FROM_TRAIN = (  # flags that mean the same here
-    *("data", "more", "config", "asset", "families", "seed", "window", "hop", "time", "columns", "rate", "separator"),
+    *(
+        "data",
+        "group",
+        "more",
+        "config",
+        "asset",
+        "families",
+        "seed",
+        "window",
+        "hop",
+        "time",
+        "columns",
+        "rate",
+        "separator",
+    ),
     *("epochs", "max_kib", "max_ms", "repair", "quiet"),
 )
 IN_FILE = {  # of those, key in ASSET.yaml
