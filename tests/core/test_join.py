@@ -1,6 +1,7 @@
 """Rate groups on one grid: what a joined row shows, when it is made, and when it is not."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def without(samples: SampleBlock, start: float, stop: float) -> SampleBlock:
 
 def pieces(samples: SampleBlock, cuts: list[int]) -> list[SampleBlock]:
     edges = [0, *sorted({cut % len(samples) for cut in cuts}), len(samples)]
-    return [SampleBlock(samples.time_s[a:b], samples.values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [SampleBlock(samples.time_s[a:b], samples.values[a:b]) for a, b in pairwise(edges)]
 
 
 def whole(parts: list[Rows]) -> tuple[Floats, Floats, Floats, list[float]]:

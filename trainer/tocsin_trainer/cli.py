@@ -275,7 +275,7 @@ def train(
 def checked(options: TrainOptions) -> Dataset:
     """The recordings, read before anything heavy is loaded: what ails them is told at once."""
     recorded = load(options)
-    check_names(options, recorded.channels)
+    check_names(options, recorded.channels, recorded.groups)
     length, hop, _ = choose_window(recorded, options.window, options.hop)
     split(recorded, length, hop)
     return recorded

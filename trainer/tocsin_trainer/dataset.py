@@ -27,6 +27,7 @@ VIBRATION_HZ = 400.0  # from here on a window shows more in its spectrum than in
 MIN_PERIOD_RISE = 0.2  # of the autocorrelation, for a period to count
 PERIOD_ROWS = 8192  # a period is looked for in so many
 PARTS = (0.70, 0.20, 0.10)  # train, calibration, test
+COARSE = 1e-4  # of a step, from which rounded time stamps spoil the median
 RATE_ROWS = 1 << 17  # the rate is found by the first so many rows of a recording
 READ_ROWS = 1 << 14  # windows that begin within so many rows are read together
 WINDOW_BYTES = 1 << 28  # that raw windows may take; what is made of them takes a few times that
@@ -177,6 +178,8 @@ def _rate(path: Path, table: AnyTable, time_s: Floats) -> tuple[float, Choice]:
     if not len(steps):
         raise DataError(f"{path}: only one instant in the time column: expected rows at successive times, or --rate")
     step = float(np.median(steps))
+    if np.spacing(time_s[0]) > COARSE * step:  # stamps since 1970 hold a quarter of a microsecond: their errors add up
+        step = float(np.mean(steps[np.abs(steps / step - 1) < 0.5]))
     share = float(np.mean(np.abs(steps / step - 1) < 0.5))
     first = f"first {len(steps):,} steps" if len(time_s) >= RATE_ROWS else "steps"
     return 1 / step, Choice(

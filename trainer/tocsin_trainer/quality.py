@@ -57,7 +57,16 @@ _LIMITS: dict[str, tuple[float, ...]] = {  # B, C, D from
 
 
 def quality(dataset: Dataset) -> DataQuality:
-    """Grades of the channels, and what ails the recording as a whole; rows are read once, in pieces."""
+    """Grades of the channels, and what ails the recording as a whole; rows are read once, in pieces.
+
+    Channels of several rates are graded group by group, as they were recorded; rows are then those of the grid.
+    """
+    if dataset.sources:
+        each = [quality(source) for source in dataset.sources]
+        grades = tuple(grade for one in each for grade in one.channels)
+        findings = tuple(finding for one in each for finding in one.findings)
+        jitter = max(one.jitter for one in each)
+        return DataQuality(grades, len(dataset), len(dataset.stretches), jitter, findings, _sentence(grades, findings))
     grader, clock = Grader(dataset.channels, dataset.sample_rate_hz), _Clock(dataset.sample_rate_hz)
     for stretch in dataset.stretches:
         clock.restart()

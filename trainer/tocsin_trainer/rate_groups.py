@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tocsin.core.bundle import GoldenJoin
 from tocsin.core.groups import HOLD, Align, Group, RateGroups
-from tocsin.core.join import Joiner
+from tocsin.core.join import Joiner, joined
 from tocsin.core.preprocess import Stack, Step
 from tocsin.errors import ConfigError, DataError
 from tocsin.recordings import MAIN, paired
-from tocsin.records import Bools, Channel, Floats, Rows
+from tocsin.records import Bools, Channel, Floats, Rows, SampleBlock
 from tocsin_trainer import dataset as ds
 from tocsin_trainer.damage import MAX_GAP_ROWS
 from tocsin_trainer.features import feature_step
@@ -36,6 +37,7 @@ FEATURES_FROM, MEAN_FROM = 8, 1.5  # rows a row of the grid
 FRAME_S = 0.1  # of vibration, at the least: several turns of most shafts
 MAX_FRAME = 1 << 16  # rows
 FRAMES = 128  # from which floors are fitted
+GOLDEN_VALUES = 1 << 18  # 2 MiB: a bundle goes over thin wires
 MAX_AGE_ROWS = 5  # of the grid, or of a group that is slower
 
 
@@ -96,6 +98,32 @@ def load_test(options: TrainOptions, data: ds.Dataset) -> ds.Dataset | None:
         for group in data.groups.groups
     }
     return _joined(sources, data.groups, files)
+
+
+def golden_join(data: ds.Dataset) -> GoldenJoin | None:
+    """The first samples of each group, so many that two rows can be joined; None where that would be too many."""
+    if data.groups is None:
+        return None
+    first = data.stretches[0]
+    until = float(first.read(min(1, len(first) - 1), len(first)).time_s[0])
+    samples = []
+    for group, source in zip(data.groups.groups, data.sources, strict=True):
+        reach = group.max_age_s if not group.features else 1.2 * group.frame / group.sample_rate_hz
+        since = float(first.read(0, 1).time_s[0]) - reach - 1 / data.sample_rate_hz
+        times, values = [np.empty(0)], [np.empty((0, len(group.channels)))]
+        for stretch in source.stretches:
+            if stretch.file == first.file and stretch.read(0, 1).time_s[0] <= until:
+                for block in stretch.blocks():
+                    chosen = (block.time_s >= since) & (block.time_s <= until)
+                    times.append(block.time_s[chosen])
+                    values.append(block.values[chosen])
+                    if block.time_s[-1] > until:
+                        break
+        samples.append(SampleBlock(np.concatenate(times), np.concatenate(values)))
+    if sum(part.values.size + len(part) for part in samples) > GOLDEN_VALUES:
+        return None
+    rows = joined(data.groups, tuple(samples))
+    return GoldenJoin(tuple(samples), rows) if len(rows) else None
 
 
 def choose_groups(sources: Mapping[str, ds.Dataset], options: TrainOptions) -> tuple[RateGroups, tuple[Choice, ...]]:
@@ -204,7 +232,7 @@ def _first(stretches: tuple[Stretch, ...], part: float) -> Iterator[Stretch]:
 def _check_names(groups: list[Group]) -> None:
     seen: dict[str, str] = {}
     for group in groups:
-        for column in group.columns:
+        for column in dict.fromkeys((*group.channels, *group.columns)):
             if column.name in seen:
                 raise DataError(
                     f"channel {column.name!r} is in group {seen[column.name]} and in group {group.name}: rename it, or "

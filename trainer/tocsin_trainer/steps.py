@@ -15,6 +15,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.preprocess import (
     Clip,
     Despike,
@@ -197,26 +198,44 @@ def scaling(kind: ScalingName | None, values: Floats) -> Standardise:
     return Standardise(np.asarray(center, np.float64), np.asarray(scale, np.float64))
 
 
-def channel_weights(given: Mapping[str, float], channels: tuple[Channel, ...]) -> Floats:
+def channel_weights(
+    given: Mapping[str, float], channels: tuple[Channel, ...], groups: RateGroups | None = None
+) -> Floats:
     """(C,) weights in the score, mean 1; a channel that is not named has the weight 1 before that.
+
+    Args:
+        given: by name.
+        channels: columns of the dataset.
+        groups: of which they are made: a channel's weight is that of all columns made of it that are not named.
 
     Raises:
         ConfigError: a name that is no channel's, or no weight above 0.
     """
-    weights = _by_channel(given, channels, "channel_weights", 1.0)
+    weights = _by_channel(_of_columns(given, groups), channels, "channel_weights", 1.0)
     if not weights.any():
         raise ConfigError("channel_weights: all are 0: expected at least one channel that counts")
     mean_one: Floats = weights / weights.mean()
     return mean_one
 
 
-def check_names(options: TrainOptions, channels: tuple[Channel, ...]) -> None:
+def _of_columns(given: Mapping[str, float], groups: RateGroups | None) -> dict[str, float]:
+    """The same by columns, where channels are shown by features."""
+    every = dict(given)
+    for group in groups.groups if groups else ():
+        for channel in group.channels if group.features else ():
+            if channel.name in every:
+                weight = every.pop(channel.name)
+                every = {f"{channel.name}_{name}": weight for name in group.names} | every
+    return every
+
+
+def check_names(options: TrainOptions, channels: tuple[Channel, ...], groups: RateGroups | None = None) -> None:
     """Whether channels that the options name are there, before anything heavy is loaded.
 
     Raises:
         ConfigError: a name that is no channel's, or no weight above 0.
     """
-    channel_weights(options.channel_weights, channels)
+    channel_weights(options.channel_weights, channels, groups)
     for number, setting in enumerate(options.inputs.clean or ()):
         if isinstance(setting, ClipSettings):
             for key, given in (("low", setting.low), ("high", setting.high)):

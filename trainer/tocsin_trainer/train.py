@@ -111,6 +111,7 @@ def train(
     progress("export", 0, 1, "")
     options.out.mkdir(parents=True, exist_ok=True)
     golden = golden_vectors(shipped.scorer, seen.fit[:MAX_GATE_WINDOWS], seen.injected)
+    golden = replace(golden, join=rate_groups.golden_join(data))
     models = tuple(
         MemberModel(each.family, each.rung, member)
         for each, member in zip(shipped.members, shipped.scorer.members, strict=True)
@@ -250,7 +251,7 @@ def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tup
         span, why = STEADY_WINDOWS, "a single window of vibration is a noisy thing; a fault stays"
     else:
         span, why = max(1, length // 4 // hop), "a quarter of a window: slow processes wander, and so do their scores"
-    weights = tuple(channel_weights(options.channel_weights, data.channels).tolist())
+    weights = tuple(channel_weights(options.channel_weights, data.channels, data.groups).tolist())
     if span == 1 and kind == "slow":
         why = "a quarter of a window is no more than a hop"
     rate_hz, gap_s = data.sample_rate_hz, data.max_gap_s

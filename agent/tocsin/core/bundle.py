@@ -4,7 +4,8 @@
 <name>-<version>.tocsin      a stored zip of fixed members; nothing in it can execute
 ├─ manifest.json             channels, rate, window, preprocessing, members, score, threshold, alarm, training
 ├─ *.tflite                  one or two files a member: one window a call, and many
-├─ golden.npz                windows (K, T, C) float64, scores (K,) float64: what every device must reproduce
+├─ golden.npz                windows (K, T, C) float64, scores (K,) float64: what every device must reproduce; of rate
+│                            groups also some samples of each, and the rows that they are joined to
 └─ model_card.md             what it was trained on, figures, limits
 ```
 Rules: every file's sha256 stands in the manifest and is checked at every load; sizes are capped; unknown manifest keys
@@ -20,23 +21,47 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.interpreter import TfliteModel, runtime_id, runtime_name
+from tocsin.core.join import joined
 from tocsin.core.manifest import FORMAT, MAX_MEMBERS, Manifest
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import BundleError
-from tocsin.records import Floats
+from tocsin.records import Floats, SampleBlock
 
 SUFFIX = ".tocsin"
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "model_card.md"
 MAX_BYTES = {".json": 4 << 20, ".npz": 64 << 20, ".md": 1 << 20, ".tflite": 64 << 20}
 SAME_RUNTIME, OTHER_RUNTIME = 1e-3, 0.15  # tolerance on golden scores: other kernels round differently
+SAME_ROWS = 1e-6  # tolerance on golden rows of rate groups: numpy alone makes them
 FAR_BELOW = 0.1  # of the limit: below it, differences are taken relative to this
+
+
+@dataclass(frozen=True)
+class GoldenJoin:
+    """Samples of each rate group with the rows that every device must join them to.
+
+    Attributes:
+        samples: (n,) times and (n, C) values of each group.
+        rows: (m, D) all columns.
+    """
+
+    samples: tuple[SampleBlock, ...]
+    rows: Floats
+
+    def difference(self, groups: RateGroups) -> float:
+        """Largest difference of a number that this machine joins, relative where it is above 1; infinite for others."""
+        found = joined(groups, self.samples)
+        if found.shape != self.rows.shape:
+            return float("inf")
+        return float(np.max(np.abs(found - self.rows) / np.maximum(1.0, np.abs(self.rows))))
 
 
 @dataclass(frozen=True)
@@ -47,11 +72,13 @@ class Golden:
         windows: (K, T, C) in engineering units.
         scores: (K,) from the converted model.
         runtime: the one that gave the scores: name, version and machine.
+        join: of rate groups, or None.
     """
 
     windows: Floats
     scores: Floats
     runtime: str
+    join: GoldenJoin | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +87,7 @@ class SelfTest:
 
     Attributes:
         windows: how many were replayed.
-        worst: largest relative difference of a score.
+        worst: largest relative difference of a score; infinite where rate groups are joined to other rows.
         tolerance: allowed here.
         flipped: decisions that differ although the expected score is not within tolerance of the limit.
         runtime: in use here.
@@ -143,7 +170,8 @@ class Bundle:
             difference = np.maximum(difference, np.abs(batched - golden.scores) / scale)
         clear_cut = np.abs(golden.scores / limit - 1.0) > tolerance
         flipped = int(np.count_nonzero(clear_cut & ((scores >= limit) != (golden.scores >= limit))))
-        worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
+        alike = golden.join is None or golden.join.difference(self.manifest.groups) <= SAME_ROWS
+        worst = float(difference.max()) if alike and np.isfinite(difference).all() else float("inf")
         return SelfTest(len(scores), worst, tolerance, flipped, runtime_name())
 
 
@@ -239,7 +267,8 @@ def _golden(content: bytes, manifest: Manifest) -> Golden:
             if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(content) for e in archive.infolist()):
                 raise BundleError(f"{GOLDEN} is damaged: an array in it is compressed, or larger than the file")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            golden = Golden(arrays["windows"], arrays["scores"], str(manifest.raw["golden"]["runtime"]))
+            runtime = str(manifest.raw["golden"]["runtime"])
+            golden = Golden(arrays["windows"], arrays["scores"], runtime, _golden_join(arrays, manifest.groups))
     except (
         KeyError, TypeError, ValueError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
         tokenize.TokenError, zlib.error, zipfile.BadZipFile,
@@ -256,6 +285,20 @@ def _golden(content: bytes, manifest: Manifest) -> Golden:
     return golden
 
 
+def _golden_join(arrays: Mapping[str, Any], groups: RateGroups) -> GoldenJoin | None:
+    if "join_rows" not in arrays:
+        return None
+    rows, samples = arrays["join_rows"], []
+    for n, group in enumerate(groups.groups):
+        time_s, values = arrays[f"join_time_{n}"], arrays[f"join_values_{n}"]
+        if time_s.ndim != 1 or values.shape != (len(time_s), len(group.channels)) or values.dtype != np.float64:
+            raise ValueError(f"samples of group {group.name!r} have the shape {values.shape}")
+        samples.append(SampleBlock(np.asarray(time_s, np.float64), values))
+    if rows.ndim != 2 or not len(rows) or rows.dtype != np.float64 or not np.isfinite(rows).all():
+        raise ValueError(f"joined rows have the shape {rows.shape}")
+    return GoldenJoin(tuple(samples), rows)
+
+
 def write_bundle(path: Path, manifest: dict[str, Any], models: dict[str, bytes], golden: Golden, card: str) -> Bundle:
     """Writes a bundle, reads it back as a device would, and gives that.
 
@@ -267,7 +310,7 @@ def write_bundle(path: Path, manifest: dict[str, Any], models: dict[str, bytes],
         card: text of model_card.md.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, windows=golden.windows, scores=golden.scores)
+    np.savez(buffer, windows=golden.windows, scores=golden.scores, **_join_arrays(golden.join))
     files = {**models, GOLDEN: buffer.getvalue(), CARD: card.encode()}
     whole = {
         "format": FORMAT,
@@ -299,6 +342,14 @@ def write_bundle(path: Path, manifest: dict[str, Any], models: dict[str, bytes],
     finally:
         os.close(folder)
     return load_bundle(path)
+
+
+def _join_arrays(join: GoldenJoin | None) -> dict[str, Any]:
+    if join is None:
+        return {}
+    times = {f"join_time_{n}": block.time_s for n, block in enumerate(join.samples)}
+    values = {f"join_values_{n}": block.values for n, block in enumerate(join.samples)}
+    return {"join_rows": join.rows, **times, **values}
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -245,7 +245,8 @@ class RateGroups:
             return cls(groups)
         names, join = [group.name for group in groups], raw["join"]
         made = cls(groups, names.index(str(join["group"])), int(join["every"]), float(join["wait_s"]))
-        for what, listed in (("group", names), ("column", [column.name for column in made.columns])):
+        columns, channels = ([each.name for each in listed] for listed in (made.columns, made.channels))
+        for what, listed in (("group", names), ("channel", channels), ("column", columns)):
             twice = [name for name in listed if listed.count(name) > 1] if len(listed) <= MAX_COLUMNS else [listed[-1]]
             if twice:
                 raise BundleError(f"manifest.json is damaged: {what} {twice[0][:40]!r} is given twice, or one too many")

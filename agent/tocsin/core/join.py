@@ -125,6 +125,13 @@ class Joiner:
             lane.forget(max(needed, lane.newest - self._wait_s - 2 / self.groups.sample_rate_hz))
 
 
+def joined(groups: RateGroups, samples: tuple[SampleBlock, ...]) -> Floats:
+    """(m, D) the rows that recorded samples of each group are joined to, gaps left out."""
+    joiner = Joiner(groups, wait=False)
+    parts = [rows for n, block in enumerate(samples) for rows in joiner.push(n, block)] + joiner.finish()
+    return np.concatenate([np.empty((0, len(groups.columns))), *(rows.values for rows in parts)])
+
+
 class _Ticks:
     """Rows of the base at which a joined row is to be made: one each `every` rows of an unbroken stretch."""
 

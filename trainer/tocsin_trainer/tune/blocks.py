@@ -128,7 +128,7 @@ def judged(block: Block, data: ds.Dataset, options: TrainOptions, converter: Con
     """
     length, hop = options.window, options.hop
     assert length is not None and hop is not None  # a choice has both
-    weights = channel_weights(options.channel_weights, data.channels)
+    weights = channel_weights(options.channel_weights, data.channels, data.groups)
     grid = Grid(data.channels, data.sample_rate_hz, data.max_gap_s, length, hop)
     seen = parts(ds.Split(block.kept, block.held, ()), grid, options.seed)
     shown, _ = inputs.choose(seen.all_normal, data.sample_rate_hz, hop, data.channels, options.inputs)

@@ -138,7 +138,7 @@ def _subject(data: ds.Dataset, found: Space) -> dict[str, Any]:
     """What a study is of, as far as its figures depend on it."""
     base = found.base
     try:
-        files = [[path.name, path.stat().st_size] for path in base.data]
+        files = [[path.name, path.stat().st_size] for path in base.files]
     except OSError as error:
         raise TocsinError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return {
