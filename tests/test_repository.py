@@ -24,7 +24,7 @@ OUTSIDE = re.compile(r"(?<![\w.~/-])/(root|work|home|Users)/\w[\w.-]*")
 LOCKED = {
     "device": PROJECT["project"]["dependencies"],
     "trainer": ("trainer", "demo"),
-    "test": ("trainer", "demo", "explain", "tune", "modbus", "test"),
+    "test": ("trainer", "demo", "explain", "tune", "modbus", "opcua", "can", "test"),
     "docs": PROJECT["dependency-groups"]["docs"],
 }
 

@@ -30,23 +30,28 @@ class TlsSettings(Settings):
     key_file: FilePath | None = Field(None, description="its private key, PEM")
 
 
-class MqttSettings(Settings):
-    """The broker and what is published."""
+class BrokerSettings(Settings):
+    """How to reach an MQTT broker."""
 
     host: str = Field("localhost", description="name or address of the broker")
     port: int | None = Field(None, ge=1, le=65535, description="1883, with TLS 8883, when left out")
     tls: TlsSettings | None = Field(None, description="leave out for a broker on this machine only")
     username: str | None = None
     password_file: FilePath | None = Field(None, description="file whose first line is the password")
+    protocol: Literal["auto", "5", "3.1.1"] = Field(
+        "auto", description="auto: MQTT 5, and 3.1.1 when the broker does not answer it"
+    )
+    keepalive_s: int = Field(15, ge=5, le=3600)
+
+
+class MqttSettings(BrokerSettings):
+    """The broker and what is published."""
+
     prefix: str = Field(
         "tocsin",
         pattern=r"^[^/#+\s][^#+\s]*[^/#+\s]$|^[^/#+\s]$",
         description="first levels of every topic",
     )
-    protocol: Literal["auto", "5", "3.1.1"] = Field(
-        "auto", description="auto: MQTT 5, and 3.1.1 when the broker does not answer it"
-    )
-    keepalive_s: int = Field(15, ge=5, le=3600)
     scores: bool = Field(True, description="publish every scored window, QoS 0")
     health_interval_s: Seconds = Field(60.0, ge=1)
 

@@ -68,11 +68,16 @@ def a_serial(wire: Wire) -> Source:
     return make_source(settings, CHANNELS)
 
 
-@pytest.fixture(params=["replay", "replay_in_real_time", "synthetic", "synthetic_in_real_time", "serial"])
+WITH_PEERS = ["opcua", pytest.param("mqtt", marks=pytest.mark.broker), "can", "iio"]  # fixtures `…_source`
+
+
+@pytest.fixture(params=["replay", "replay_in_real_time", "synthetic", "synthetic_in_real_time", "serial", *WITH_PEERS])
 def source(request: pytest.FixtureRequest, tmp_path: Path, wire: Wire) -> Iterator[Source]:
     """A source that has something to give soon; not opened."""
     fast = not request.param.endswith("time")
-    if request.param == "serial":
+    if request.param in ("opcua", "mqtt", "can", "iio"):
+        yield request.getfixturevalue(f"{request.param}_source")
+    elif request.param == "serial":
         made, stop = a_serial(wire), threading.Event()
         sending = threading.Thread(target=send_again_and_again, args=(wire, stop))
         sending.start()

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tocsin.config import MqttSettings, TlsSettings
+from tocsin.config import BrokerSettings, TlsSettings
 from tocsin.errors import BrokerError, ConfigError
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,20 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker's answer to a subscription: why it refuses any of its filters; empty where it takes all."""
+
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
     code: int
     reason: str
     receive_maximum: int
 
 
-Event = Acknowledged | Received | Closed
+Event = Acknowledged | Received | Subscribed | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Access:
     keepalive_s: int
 
     @classmethod
-    def read(cls, settings: MqttSettings) -> "Access":
+    def read(cls, settings: BrokerSettings) -> "Access":
         """Reads certificates and password.
 
         Raises:
@@ -123,23 +131,26 @@ class Access:
             keepalive_s=settings.keepalive_s,
         )
 
-    def connect(self, client_id: str, put: Callable[[Event], object], will: Will | None = None) -> "Connection":
+    def connect(
+        self, client_id: str, put: Callable[[Event], object], will: Will | None = None, largest: int | None = None
+    ) -> "Connection":
         """Connects, with the first protocol that the broker speaks.
 
         Args:
             client_id: the broker ends an older session of the same id.
             put: called with what happens on the connection, from its network thread; only to put it on a queue.
             will: published by the broker when the connection breaks.
+            largest: bytes of a packet that the broker may send; only MQTT 5 can say so.
 
         Raises:
             BrokerError: unreachable, or it refuses this client.
         """
         for protocol in self.protocols[:-1]:
             try:
-                return Connection(self, protocol, client_id, put, will)
+                return Connection(self, protocol, client_id, put, will, largest)
             except _UnsupportedError as error:
                 log.debug("%s; trying the next", error)
-        return Connection(self, self.protocols[-1], client_id, put, will)
+        return Connection(self, self.protocols[-1], client_id, put, will, largest)
 
 
 class Connection:
@@ -160,6 +171,7 @@ class Connection:
         client_id: str,
         put: Callable[[Event], object],
         will: Will | None,
+        largest: int | None = None,
     ) -> None:
         self.protocol, self._put, self._open = protocol, put, False
         self._answers: SimpleQueue[_Opened | Closed] = SimpleQueue()
@@ -167,7 +179,10 @@ class Connection:
         where = f"{access.host}:{access.port}"
         try:
             if protocol == "5":
-                client.connect(access.host, access.port, access.keepalive_s, clean_start=True)
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                if largest is not None:
+                    properties.MaximumPacketSize = largest
+                client.connect(access.host, access.port, access.keepalive_s, clean_start=True, properties=properties)
             else:
                 client.connect(access.host, access.port, access.keepalive_s)
         except (OSError, ValueError) as error:
@@ -200,6 +215,7 @@ class Connection:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_message = self._on_publish, self._on_message
+        client.on_subscribe = self._on_subscribe
         return client
 
     def _on_connect(
@@ -223,6 +239,11 @@ class Connection:
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._put(Received(message.topic, bytes(message.payload), message.qos, message.retain))
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._put(Subscribed(tuple(str(code) for code in codes if code.is_failure)))
 
     def publish(self, topic: str, payload: bytes | str, qos: int, retain: bool) -> int | None:
         """Sends a message; its packet id, or None when the connection is gone."""

@@ -22,7 +22,11 @@ __all__ = ["SOURCES", "AnySource", "MeteredSource", "Source", "SourceCounts", "S
 
 GROUP = "tocsin.sources"
 SOURCES = {  # what `type` says → module and settings class
+    "can": "tocsin.sources.can_bus:CanSettings",
+    "iio": "tocsin.sources.iio:IioSettings",
     "modbus": "tocsin.sources.modbus:ModbusSettings",
+    "mqtt": "tocsin.sources.mqtt:MqttSourceSettings",
+    "opcua": "tocsin.sources.opcua:OpcuaSettings",
     "replay": "tocsin.sources.replay:ReplaySettings",
     "serial": "tocsin.sources.serial_port:SerialSettings",
     "synthetic": "tocsin.sources.synthetic:SyntheticSettings",
