@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench scaling promise detection docs lock clean
+.PHONY: help demo test check format bench fuzz scaling promise detection docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,13 @@ format: $(ENVIRONMENT)  ## mend format and what lint can mend
 	@ruff check --fix .
 
 BUNDLE ?= tests/data/small.tocsin
-bench: $(ENVIRONMENT)  ## measure the device's footprint, and both TFLite runtimes (BUNDLE=file.tocsin)
+bench: $(ENVIRONMENT)  ## measure the device's footprint, both TFLite runtimes, the serial source (BUNDLE=file.tocsin)
 	@python benchmarks/device_footprint.py "$(BUNDLE)"
 	@python benchmarks/runtimes.py "$(BUNDLE)"
+	@python benchmarks/source_rate.py
+
+fuzz: $(ENVIRONMENT)  ## send a million damaged bytes to every parser of sources
+	@FUZZ_BYTES=1000000 python -m pytest -q tests/sources/test_fuzz.py
 
 scaling: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
 	@python benchmarks/train_memory.py $(ARGS)

@@ -88,7 +88,8 @@ class AssetLine:
     def feed(self, block: SampleBlock, group: int = 0) -> list[Scored]:
         """What the samples of a group complete."""
         if self._pick is not None:
-            block = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s)
+            bad = None if block.bad is None else block.bad[:, self._pick]
+            block = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s, block.step_s, bad)
         return self._scored(self.joiner.push(group, block))
 
     def finish(self) -> list[Scored]:

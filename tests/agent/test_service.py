@@ -358,6 +358,51 @@ def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_
     assert not flaky.broken_off
 
 
+def absent(startup: str) -> dict[str, Any]:
+    return {"type": "serial", "port": "/dev/ttyNONE", "rate_hz": 1, "channels": ["a"], "startup": startup}
+
+
+def test_a_source_that_must_be_there_at_the_start_and_is_not_ends_the_agent(agents: Agents) -> None:
+    process = agents.start(agents.configure(1, endless("pump-1"), asset("pump-2", source=absent("error"))))
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert "pump-2: given up at the start, as startup: error says" in said
+
+
+def test_a_source_that_may_be_missing_leaves_its_asset_out(outbox: Outbox) -> None:
+    settings = AssetSettings.model_validate(asset(source=absent("ignore")))
+    bundle = load_bundle(settings.bundle)
+    left_out = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
+    left_out.start()
+    assert left_out.finished.wait(10)
+    assert (left_out.refused, left_out.health()[0].state) == (False, "failing")
+
+
+def test_a_source_that_is_lost_is_tried_again_within_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, outbox: Outbox
+) -> None:
+    waited: list[float] = []
+
+    class Absent(SyntheticSource):
+        def open(self) -> None:
+            raise SourceError("not there")
+
+    settings = AssetSettings.model_validate(asset())
+    bundle = load_bundle(settings.bundle)
+    monkeypatch.setattr(worker, "make_source", lambda *_: MeteredSource(Absent(bundle.manifest.channels), "a", None))
+    trying = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 20:
+            trying._stopping.set()
+
+    monkeypatch.setattr(trying._stopping, "wait", wait)
+    trying.start()
+    assert trying.finished.wait(10)
+    assert len(waited) == 20 and max(waited) <= 5 and waited[-1] > waited[0]
+
+
 def test_a_source_that_gives_nothing_for_long_is_silent_and_not_well(
     monkeypatch: pytest.MonkeyPatch, outbox: Outbox
 ) -> None:

@@ -1,13 +1,14 @@
 """What holds of every source."""
 
+import importlib.util
 import itertools
 import os
 import threading
 import time
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,70 +17,52 @@ from tocsin.errors import SourceError
 from tocsin.records import Channel, SampleBlock
 from tocsin.sources import Source, make_source
 from tocsin.sources.clock import ArrivalClock
+from tocsin.sources.frames import encode_frame
+from tocsin.sources.modbus import ModbusSettings
 from tocsin.sources.replay import ReplaySettings
 from tocsin.sources.serial_port import SerialSettings, SerialSource
 from tocsin.sources.synthetic import SyntheticSettings, SyntheticSource
 
+ROOT = Path(__file__).parents[2]
 CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"))
 NAMES = ["pressure [bar]", "flow [l/min]"]
 SENT = np.round(np.random.default_rng(0).normal(5, 2, (50, 2)), 3)
-
-
-class Wire:
-    """The two ends of a serial line: `port` is a device file, what is written to `far` comes out there."""
-
-    def __init__(self, link: Path) -> None:
-        self.port = link
-        self.far: int | None = None
-        self.plug()
-
-    def plug(self) -> None:
-        self.far, near = os.openpty()
-        tty.setraw(near)
-        self.port.unlink(missing_ok=True)
-        self.port.symlink_to(os.ttyname(near))
-        self._near: int | None = near
-
-    def send(self, data: bytes) -> None:
-        assert self.far is not None
-        while data:
-            data = data[os.write(self.far, data) :]
-
-    def unplug(self) -> None:
-        for end in (self.far, self._near):
-            if end is not None:
-                os.close(end)
-        self.far = self._near = None
-
-
-@pytest.fixture
-def wire(tmp_path: Path) -> Iterator[Wire]:
-    wire = Wire(tmp_path / "ttyTEST")
-    yield wire
-    wire.unplug()
 
 
 def lines(values: np.ndarray) -> bytes:
     return b"".join(b"%.3f,%.3f\r\n" % tuple(row) for row in values)
 
 
-def a_serial(wire: Wire) -> Source:
-    settings = SerialSettings(type="serial", port=str(wire.port), channels=NAMES, rate_hz=1000)
+def a_serial(wire: Any, form: str = "csv") -> Source:
+    settings = SerialSettings(type="serial", port=str(wire.port), format=form, channels=NAMES, rate_hz=1000)
     return make_source(settings, CHANNELS)
 
 
+FORMS = {  # of a serial line: what a node sends for rows that begin with this number
+    "csv": lambda rows, _: lines(rows),
+    "json": lambda rows, _: b"".join(b'{"pressure": %.3f, "flow": %.3f}\n' % tuple(row) for row in rows),
+    "binary": lambda rows, first: encode_frame(rows, first, 3),
+}
+OWN = ["replay", "replay_in_real_time", "synthetic", "synthetic_in_real_time", *FORMS, "modbus"]
 WITH_PEERS = ["opcua", pytest.param("mqtt", marks=pytest.mark.broker), "can", "iio"]  # fixtures `…_source`
 
 
-@pytest.fixture(params=["replay", "replay_in_real_time", "synthetic", "synthetic_in_real_time", "serial", *WITH_PEERS])
-def source(request: pytest.FixtureRequest, tmp_path: Path, wire: Wire) -> Iterator[Source]:
+@pytest.fixture(params=[*OWN, *WITH_PEERS])
+def source(request: pytest.FixtureRequest, tmp_path: Path, wire: Any, plc: Callable[..., Any]) -> Iterator[Source]:
     """A source that has something to give soon; not opened."""
     fast = not request.param.endswith("time")
     if request.param in ("opcua", "mqtt", "can", "iio"):
         yield request.getfixturevalue(f"{request.param}_source")
-    elif request.param == "serial":
-        made, stop = a_serial(wire), threading.Event()
-        sending = threading.Thread(target=send_again_and_again, args=(wire, stop))
+    elif request.param == "modbus":
+        registers = [{"name": c.name, "unit": c.unit, "address": n} for n, c in enumerate(CHANNELS)]
+        slaves = [{"id": 1, "registers": registers}]
+        given = {"type": "modbus", "host": "127.0.0.1", "tcp_port": plc().port, "rate_hz": 100, "slaves": slaves}
+        made = make_source(ModbusSettings.model_validate(given), CHANNELS)
+        yield made
+        made.close()
+    elif request.param in FORMS:
+        made, stop = a_serial(wire, request.param), threading.Event()
+        sending = threading.Thread(target=send_again_and_again, args=(wire, stop, FORMS[request.param]))
         sending.start()
         yield made
         stop.set()
@@ -95,15 +78,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, wire: Wire) -> Iterat
         yield make_source(ReplaySettings(type="replay", files=[table], speed=0 if fast else 200), CHANNELS)
 
 
-def send_again_and_again(wire: Wire, stop: threading.Event) -> None:
+def send_again_and_again(wire: Any, stop: threading.Event, form: Callable[[np.ndarray, int], bytes]) -> None:
     """A node that was talking before the port was opened; nobody may be listening."""
     assert wire.far is not None
     os.set_blocking(wire.far, False)
-    for row in itertools.cycle(SENT):
+    for n, row in enumerate(itertools.cycle(SENT)):
         if stop.wait(0.002):
             return
         with suppress(BlockingIOError):
-            os.write(wire.far, lines(row[None]))
+            os.write(wire.far, form(row[None], n))
 
 
 def read_until(source: Source, rows: int) -> SampleBlock:
@@ -146,7 +129,7 @@ def test_it_goes_on_after_it_was_closed_and_opened_again(source: Source) -> None
     assert (np.diff(np.concatenate((before.time_s, after.time_s))) > 0).all()
 
 
-def test_a_time_out_gives_an_empty_block(wire: Wire, tmp_path: Path) -> None:
+def test_a_time_out_gives_an_empty_block(wire: Any, tmp_path: Path) -> None:
     table = tmp_path / "slow.csv"
     table.write_text("time,pressure,flow\n0,1,2\n3000,1,2\n")
     for slow in (
@@ -161,7 +144,7 @@ def test_a_time_out_gives_an_empty_block(wire: Wire, tmp_path: Path) -> None:
         assert (len(block), block.values.shape, slow.ended) == (0, (0, 2), False)
 
 
-def test_a_serial_line_gives_what_was_sent(wire: Wire) -> None:
+def test_a_serial_line_gives_what_was_sent(wire: Any) -> None:
     source = a_serial(wire)
     source.open()
     wire.send(lines(SENT[:10]))
@@ -173,7 +156,7 @@ def test_a_serial_line_gives_what_was_sent(wire: Wire) -> None:
     np.testing.assert_array_equal(np.concatenate((first.values, block.values)), SENT)
 
 
-def test_a_lost_serial_line_is_told_and_comes_back(wire: Wire) -> None:
+def test_a_lost_serial_line_is_told_and_comes_back(wire: Any) -> None:
     source = a_serial(wire)
     source.open()
     wire.send(lines(SENT[:3]))
@@ -192,26 +175,27 @@ def test_a_lost_serial_line_is_told_and_comes_back(wire: Wire) -> None:
     source.close()
 
 
-def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Wire) -> None:
+def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Any) -> None:
     with pytest.raises(SourceError, match="not open"):
         a_serial(wire).read(0.01)
 
 
-def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Wire) -> None:
-    source = a_serial(wire)
+@pytest.mark.parametrize("form", FORMS)
+def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Any, form: str) -> None:
+    source = a_serial(wire, form)
     source.open()
-    wire.send(lines(SENT[:1]))
+    wire.send(FORMS[form](SENT[:1], 0))
     read_until(source, 1)
     noise = np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes()
-    wire.send(noise + b"\n" + lines(SENT[1:4]))
+    wire.send(noise + b"\n" + FORMS[form](SENT[1:4], 1))
     block = read_until(source, 3)
     source.close()
-    np.testing.assert_array_equal(block.values[-3:], SENT[1:4])
+    np.testing.assert_allclose(block.values[-3:], SENT[1:4], rtol=1e-6)
     assert source.counts.bad > 0
 
 
 def test_the_stamps_of_a_serial_line_do_not_follow_a_small_step_of_the_clock_and_follow_a_large_one(
-    wire: Wire,
+    wire: Any,
 ) -> None:
     offset_s, stamps = 0.0, []
     clock = ArrivalClock(1000, wall=lambda: time.time() + offset_s)
@@ -301,3 +285,68 @@ def test_a_made_up_machine_is_the_same_for_the_same_seed_and_goes_wrong_when_tol
     wrong = values(1, fault_at_s=30.0, fault_channel="flow", fault_size=3.0)
     np.testing.assert_array_equal(wrong[:300], one[:300])
     np.testing.assert_allclose(wrong[300:] - one[300:], [[0, 3]] * 300)
+
+
+def listening(wire: Any, form: str, wanted: tuple[Channel, ...], rate_hz: float = 100.0) -> Any:
+    """A port of which only the form is stated, with a node that sends at a rate; opened."""
+    stop = threading.Event()
+
+    def send() -> None:
+        begin = time.monotonic()
+        for n in itertools.count():
+            if stop.wait(max(0.0, begin + n / rate_hz - time.monotonic())):
+                return
+            wire.send(FORMS[form](SENT[n % 50][None], n))
+
+    source = SerialSettings(type="serial", port=str(wire.port), format=form).make(wanted)
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        source.open()
+        source.read(0.5)
+    finally:
+        stop.set()
+        sending.join()
+        source.close()
+    return source
+
+
+@pytest.mark.parametrize("form", ["csv", "binary"])
+def test_axes_and_rate_that_are_not_stated_are_found_out(wire: Any, form: str) -> None:
+    source = listening(wire, form, CHANNELS)
+    assert source.channels == CHANNELS
+    assert source._clock._rate == pytest.approx(100, rel=0.05)
+
+
+def test_without_a_bundle_the_axes_get_numbers(wire: Any) -> None:
+    assert [channel.name for channel in listening(wire, "csv", ()).channels] == ["c1", "c2"]
+
+
+def test_more_axes_than_the_bundle_has_channels_are_told(wire: Any) -> None:
+    with pytest.raises(SourceError, match=r"2 numbers come, the bundle has 1 channels: name what comes"):
+        listening(wire, "csv", CHANNELS[:1])
+
+
+def test_a_port_where_nothing_comes_is_told(wire: Any) -> None:
+    source = SerialSettings(type="serial", port=str(wire.port), rate_hz=10, timeout_s=0.1).make(CHANNELS)
+    with pytest.raises(SourceError, match="is the baud rate right"):
+        source.open()
+
+
+def test_three_axes_at_25600_hz_lose_nothing() -> None:
+    spec = importlib.util.spec_from_file_location("source_rate", ROOT / "benchmarks/source_rate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.measure(2.0, 25_600, 3)
+    assert (found["samples"], found["lost"], found["bad"]) == (51_200, 0, 0)
+
+
+def test_raw_counts_come_in_engineering_units(wire: Any) -> None:
+    channels = [{"name": "pressure", "unit": "bar", "scale": 0.5, "offset": 10}, "flow [l/min]"]
+    given = {"type": "serial", "port": str(wire.port), "channels": channels, "rate_hz": 1000}
+    source = SerialSettings.model_validate(given).make(CHANNELS)
+    source.open()
+    wire.send(lines(SENT[:5]))
+    block = read_until(source, 5)
+    source.close()
+    np.testing.assert_allclose(block.values, SENT[:5] * [0.5, 1] + [10, 0])

@@ -44,6 +44,8 @@ class Resampler:
 
     def push(self, block: SampleBlock) -> list[Rows]:
         """Rows that the block completes, one `Rows` for each unbroken stretch."""
+        if block.step_s and self._last_time is not None:  # the clock was set: the stream goes on in the new one
+            self._last_time += block.step_s
         kept, step, restart = self._steps(block.time_s)
         sample = (self._seen + kept).astype(np.int64)
         self._seen += len(block)

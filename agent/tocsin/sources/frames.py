@@ -7,12 +7,14 @@ offset  size  field                                                      all num
 3       1     channels   C, 1 to 64
 4       2     samples    N, 1 or more; N·C·size at most 8192 bytes
 6       4     sequence   number of the first sample since the node began; goes from 2³²−1 on to 0
-10      …     values     N rows of C values
+10      2     header     low 16 bits of the CRC-32 of the 8 bytes from `type` to `sequence`
+12      …     values     N rows of C values
 …       4     check      CRC-32 (IEEE, as zlib.crc32) of everything from `type` up to here
 ```
-A frame whose check fails is skipped byte by byte up to the next sync, so that one damaged frame costs itself and no
-other. A jump in the sequence counts the samples that are missing; one back, or by more than `MOST_LOST`, is a node
-that began anew.
+The header has a check of its own, lest a damaged length makes the reader wait for bytes that never come. A frame
+whose check fails is skipped byte by byte up to the next sync, so that one damaged frame costs itself and no other. A
+jump in the sequence counts the samples that are missing; one back, or by more than `MOST_LOST`, is a node that began
+anew.
 """
 
 import struct
@@ -25,7 +27,8 @@ import numpy as np
 from tocsin.records import Floats
 
 SYNC = b"\xa5\x5a"
-HEADER = struct.Struct("<2sBBHI")
+HEADER = struct.Struct("<2sBBHIH")
+CHECKED = slice(2, 10)  # of the header
 CHECK = struct.Struct("<I")
 TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<i2"), 2: np.dtype("<i4"), 3: np.dtype("<f4")}
 MOST_CHANNELS, MOST_BYTES = 64, 8192
@@ -47,7 +50,9 @@ class Piece:
 
 def encode_frame(rows: Floats, sequence: int, kind: int = 1) -> bytes:
     """The frame of (N, C) values, as a node would send it; for tests and simulations."""
-    body = HEADER.pack(SYNC, kind, rows.shape[1], len(rows), sequence % 2**32) + rows.astype(TYPES[kind]).tobytes()
+    fields = (SYNC, kind, rows.shape[1], len(rows), sequence % 2**32)
+    check = zlib.crc32(HEADER.pack(*fields, 0)[CHECKED]) & 0xFFFF
+    body = HEADER.pack(*fields, check) + rows.astype(TYPES[kind]).tobytes()
     return body + CHECK.pack(zlib.crc32(body[2:]))
 
 
@@ -85,9 +90,9 @@ class FrameParser:
             at = found
             if len(buffer) - at < HEADER.size:
                 break
-            _, kind, channels, samples, sequence = HEADER.unpack_from(buffer, at)
+            _, kind, channels, samples, sequence, check = HEADER.unpack_from(buffer, at)
             length = self._length(kind, channels, samples)
-            if length is None:
+            if length is None or zlib.crc32(buffer[at : at + HEADER.size][CHECKED]) & 0xFFFF != check:
                 self._skip()
                 at += 1
                 continue

@@ -130,7 +130,7 @@ class ModbusSource:
         columns = zip(self._columns[settings.id], settings.registers, strict=True)
         requests = plan(list(columns), self._settings.largest_gap)
         timeout_s = settings.timeout_s or self._settings.timeout_s
-        return Slave(settings.id, requests, timeout_s, took_s=self._period_s / len(self._settings.slaves))
+        return Slave(settings.id, requests, timeout_s, took_s=self._period_s / 2 / len(self._settings.slaves))
 
     def _connection(self) -> PymodbusConnection:
         from pymodbus.client import ModbusSerialClient, ModbusTcpClient  # noqa: PLC0415

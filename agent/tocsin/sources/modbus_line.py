@@ -56,7 +56,7 @@ class Slave:
         id: its address on the line.
         requests: that read its registers.
         timeout_s: longest wait for one answer.
-        took_s: how long its last reading took; at first, its share of the period.
+        took_s: how long its last reading took; at first, half its share of the period.
         failures: in a row.
         retry_s: monotonic second before which an open breaker asks nothing.
         pause_s: between two tries of an open breaker.
