@@ -312,9 +312,9 @@ assets:
   - id: pump-1
     bundle: pump-1.tocsin      # from `tocsin train`; a relative path starts at this file
     source:
-      type: serial             # serial, replay or synthetic
+      type: serial             # or can, iio, modbus, mqtt, opcua, replay, synthetic
       port: /dev/serial/by-id/usb-sensor-node
-      rate_hz: 10              # lines a second
+      rate_hz: 10              # lines a second; measured when left out
       # baud: 115200
       channels: ["pressure [bar]", "flow [l/min]", "current [A]"]
     # severity: major          # warning, minor, major or critical
