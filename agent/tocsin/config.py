@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.errors import ConfigError
+from tocsin.recorder.settings import RecordingSettings
 from tocsin.settings import FilePath, Seconds, Settings
 from tocsin.sources import AnySource
 
@@ -107,6 +108,7 @@ class AgentSettings(Settings):
         default_factory=_state_dir, description="outbox and alarm states; systemd's, or ~/.local/state/tocsin"
     )
     mqtt: MqttSettings = MqttSettings()
+    recording: RecordingSettings | None = Field(None, description="keep samples on disk; nothing is kept when left out")
     assets: tuple[AssetSettings, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -123,6 +123,7 @@ class Alarm:
         text: one sentence for the operator.
         context: of the asset, as it was at the newest transition.
         comment: why it ended, when it was not by the condition's end.
+        snapshot: id of the recording around its raise, or None.
     """
 
     id: str
@@ -136,6 +137,7 @@ class Alarm:
     text: str
     context: AlarmContext
     comment: str | None = None
+    snapshot: str | None = None
 
     @property
     def alarm_class(self) -> AlarmClass:
@@ -182,6 +184,7 @@ def apply(alarm: Alarm | None, transition: Transition, context: AlarmContext, ne
             contributions=transition.contributions,
             text=sentence(transition, context),
             context=context,
+            snapshot=None if alarm is None else alarm.snapshot,
         )
         return Step(Kind.NEW if alarm is None else Kind.UPDATE, alarm, after)
     if alarm is None:

@@ -162,7 +162,7 @@ class AlarmBody(Wire):
     class_: AlarmClass = Field(alias="class")
     cause: str = Field(description="model, rule, data_gap, stuck, range, rate, drift or degradation")
     advice: str | None = None
-    snapshot: str | None = None
+    snapshot: str | None = Field(None, description="id of the recording around the raise")
     comment: str | None = None
 
 
@@ -313,6 +313,20 @@ class AssetHealth(Wire):
     false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")
 
 
+class RecordingHealth(Wire):
+    """How recording fares."""
+
+    rows_total: Count = Field(0, description="samples written since the start")
+    dropped_total: Count = Field(0, description="samples that could not be written")
+    ring_mb: float = 0.0
+    segments: Count = 0
+    evicted_total: Count = Field(0, description="segments that left the ring since the start")
+    snapshots_mb: float = 0.0
+    snapshots: Count = 0
+    snapshots_evicted_total: Count = 0
+    last_error: str | None = Field(None, description="null while it is well")
+
+
 class Health(Wire):
     """How the agent fares; the three outbox figures are filled in by the publisher."""
 
@@ -335,6 +349,7 @@ class Health(Wire):
     clock_synced: bool
     sources: dict[str, SourceHealth] = {}
     assets: dict[str, AssetHealth] = {}
+    recording: RecordingHealth | None = Field(None, description="null where nothing is recorded")
 
 
 def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
@@ -372,6 +387,7 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
         cause=latest.cause,
         advice=context.advice or None,
         comment=alarm.comment,
+        snapshot=alarm.snapshot,
     )
 
 

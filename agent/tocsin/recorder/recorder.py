@@ -148,7 +148,7 @@ class Recorder:
         stamp = datetime.fromtimestamp(min(max(time_s, 0.0), 2e11), UTC).strftime("%Y%m%dT%H%M%S")
         name, n = f"{stamp}-{asset}", 1
         taken = {snapshot for snapshot, _ in self._open_ids.values()}
-        while (self.folder / "snapshots" / name).exists() or name in taken:
+        while name in taken or _is_there(self.folder / "snapshots" / name):
             n += 1
             name = f"{stamp}-{asset}-{n}"
         return name
@@ -242,6 +242,13 @@ def _joined(items: "deque[_Samples | _Alarm]") -> "list[_Samples | _Alarm]":
             out.append(item)
     put_out()
     return out
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a failing disk must not cost an alarm
+        return False
 
 
 def _claim(folder: Path) -> IO[str]:
