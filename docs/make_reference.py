@@ -40,7 +40,8 @@ MEANING = {  # what the schema leaves unsaid
     "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
     "assets[].severity": "of this asset's alarms",
 }
-OPENED = {"mqtt", "mqtt.tls", "assets", "assets[].source", "assets[].alarm"}  # keys that only hold others
+TITLES = {"mqtt": "The broker", "recording": "Recording, off when left out"}
+OPENED = {"recording", "mqtt", "mqtt.tls", "assets", "assets[].source", "assets[].alarm"}  # keys that only hold others
 
 
 def pages() -> dict[str, str]:
@@ -111,7 +112,7 @@ def _keys(
                 chosen = _resolved({"$ref": reference}, whole)
                 yield from _keys(chosen, whole, key, f"A source of `type: {kind}`")
         elif key in OPENED:
-            yield from _keys(_resolved(form, whole), whole, key, title if under else f"The broker, `{name}:`")
+            yield from _keys(_resolved(form, whole), whole, key, title if under else f"{TITLES[name]}, `{name}:`")
         elif key.startswith("assets[].source.") and "$ref" in form.get("items", {}):  # a list of settings
             yield from _keys(_resolved(form["items"], whole), whole, f"{key}[]", title)
         elif not (under == "assets[].source" and name == "type"):

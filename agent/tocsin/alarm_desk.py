@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,6 +61,7 @@ class AlarmDesk:
         contexts: what alarms say of each asset, by id.
         wake: called after each commit, from the desk's thread.
         quality: how far the wall clock can be trusted.
+        snapshot: keeps what was recorded around a time of an asset, and gives its id; must not block.
 
     Attributes:
         queue: where every line puts its transitions.
@@ -73,9 +74,11 @@ class AlarmDesk:
         contexts: Mapping[str, AlarmContext],
         wake: Callable[[], None],
         quality: Callable[[], TimeQuality] = time_quality,
+        snapshot: Callable[[str, float], str | None] = lambda _asset, _time_s: None,
     ) -> None:
         self.queue: SimpleQueue[Transition | _Stop] = SimpleQueue()
         self._outbox, self._device, self._contexts, self._wake, self._quality = outbox, device, contexts, wake, quality
+        self._snapshot = snapshot
         self._raised = self._cleared = self._failed = 0
         self._waiting_for_disk = False
         self._stopping = threading.Event()
@@ -124,7 +127,10 @@ class AlarmDesk:
 
     def _decide(self, transition: Transition) -> Step | None:
         context = self._contexts.get(transition.asset, AlarmContext())
-        return apply(self._active.get(transition.alarm), transition, context, ulid(time.time(), os.urandom(10)))
+        step = apply(self._active.get(transition.alarm), transition, context, ulid(time.time(), os.urandom(10)))
+        if step is None or step.kind is not Kind.NEW:
+            return step
+        return replace(step, after=replace(step.after, snapshot=self._snapshot(transition.asset, transition.time_s)))
 
     def _try(self, transition: Transition, decide: Callable[[Transition], Step | None]) -> None:
         try:

@@ -308,6 +308,12 @@ mqtt:
   # scores: true               # publish every scored window, QoS 0
   # health_interval_s: 60s
 
+# recording:                   # keep samples on this disk, and what was around each alarm
+#   max_mb: 1024               # the oldest leave first
+#   max_age_s: 7d
+#   before_s: 60s              # of a snapshot around an alarm
+#   after_s: 60s
+
 assets:
   - id: pump-1
     bundle: pump-1.tocsin      # from `tocsin train`; a relative path starts at this file

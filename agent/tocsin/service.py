@@ -1,8 +1,8 @@
 """The agent: which threads there are, and in what order they start and stop.
 
 ```
-start   outbox ─► alarm desk ─► publisher ─► one worker an asset        (back to front)
-stop    workers ─► alarm desk ─► publisher ─► outbox                    (front to back)
+start   outbox ─► recording ─► alarm desk ─► publisher ─► one worker an asset   (back to front)
+stop    workers ─► alarm desk ─► recording ─► publisher ─► outbox               (front to back)
 ```
 """
 
@@ -25,6 +25,7 @@ from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
 from tocsin.errors import BundleError, DataError, SourceError, TocsinError
+from tocsin.recording import Recording
 from tocsin.worker import AssetWorker
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,20 @@ class Agent:
         self._learning = threading.Lock()
         self._claim = _claim(settings.state_dir)
         self._outbox = _open_outbox(settings.state_dir)
+        self.recording = Recording(settings.recording, settings.state_dir)
         try:
             info = _info(settings, bundles)
             self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
             self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
-            self.desk = AlarmDesk(self._outbox, settings.device, self._contexts, self.publisher.wake)
+            self.desk = AlarmDesk(
+                self._outbox,
+                settings.device,
+                self._contexts,
+                self.publisher.wake,
+                snapshot=self.recording.snapshot,
+            )
         except Exception:
+            self.recording.stop()
             self._outbox.close()
             raise
         self.workers = [
@@ -69,6 +78,7 @@ class Agent:
                 self._is_active,
                 self.publisher.publish_score,
                 self._outbox,
+                self.recording.put,
             )
             for asset in settings.assets
         ]
@@ -86,6 +96,7 @@ class Agent:
 
     def start(self) -> None:
         """Starts every thread and returns."""
+        self.recording.start()
         self.desk.start()
         self.publisher.start()
         for worker in self.workers:
@@ -96,6 +107,7 @@ class Agent:
         for worker in self.workers:
             worker.stop()
         self.desk.stop()
+        self.recording.stop()
         self.publisher.stop()
         self._outbox.close()
         self._claim.close()
@@ -122,7 +134,9 @@ class Agent:
         failing = sum(worker.failing for worker in self.workers)
         silent = any(source.state in ("silent", "off_rate") for source, _ in health.values())
         alarms = self.desk.statistics
-        worse = failing or silent or alarms.failed or alarms.waiting_for_disk
+        recording = self.recording.health()
+        unrecorded = recording is not None and recording.last_error is not None
+        worse = failing or silent or alarms.failed or alarms.waiting_for_disk or unrecorded
         synced = time_quality() == "ntp"
         return Health(
             time=rfc3339(time.time()),
@@ -137,6 +151,7 @@ class Agent:
             clock_synced=synced,
             sources={asset: source for asset, (source, _) in health.items()},
             assets={asset: line for asset, (_, line) in health.items()},
+            recording=recording,
         )
 
 

@@ -24,7 +24,7 @@ from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, SourceError, TocsinError
 from tocsin.pipeline import AssetLine, Scored, alarm_id
-from tocsin.records import SampleBlock, Transition
+from tocsin.records import Channel, SampleBlock, Transition
 from tocsin.sources import MeteredSource, make_source
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class AssetWorker:
         report: called with each transition; must not block.
         is_active: tells whether a condition is active (at a restart, or after a failure).
         publish_score: called with asset and payload for each window.
+        record: called with the stream's name, channels and samples, before they are scored; must not block.
         outbox: holds the count of alarms over restarts.
         seed: of the jitter.
 
@@ -65,12 +66,13 @@ class AssetWorker:
         is_active: Callable[[str], bool],
         publish_score: Callable[[str, Score], None],
         outbox: Outbox,
+        record: Callable[[str, tuple[Channel, ...], SampleBlock], None] = lambda *_: None,
         seed: int | None = None,
     ) -> None:
         self.asset = settings.id
         self._settings, self._bundle, self._report = settings, bundle, report
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
-        self._outbox = outbox
+        self._outbox, self._record = outbox, record
         self._count: AlarmCount | None = None
         self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
@@ -239,6 +241,7 @@ class AssetWorker:
                 if self.failing:
                     log.info("%s: samples flow", self.asset)
                     self.failing, self._last_error = False, None
+                self._record(self.asset, source.channels, block)
                 self._take(block, self._line)
             if source.ended:
                 log.info("%s: the recording has ended", self.asset)

@@ -333,7 +333,8 @@ class Health(Wire):
     schema_: Literal[1] = Field(SCHEMA, alias="schema")
     time: Time
     status: Literal["ok", "degraded", "failing"] = Field(
-        description="failing: every asset fails; degraded: one fails or is silent, or alarms could not be written"
+        description="failing: every asset fails; degraded: one fails or is silent, or alarms or samples could not "
+        "be written"
     )
     uptime_s: float
     cpu_percent: float | None = None

@@ -5,7 +5,7 @@ find, wc          which segments, how long        ┐ over `ssh`, or a shell her
 tail -c +OFFSET   what is not here yet, of each   ┘ recordings lie on a disk that is mounted
 ```
 Rules: segments are only ever appended to, so what is here up to the last whole frame is never fetched again; what a
-broken connection tore is cut off first. Names from the other side are taken only in the form that the recorder gives them.
+broken connection tore is cut off first. Names from the other side are taken only in the recorder's own form.
 """
 
 import re
