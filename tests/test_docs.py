@@ -111,6 +111,9 @@ def read_and_made(words: list[str]) -> tuple[list[str], list[str]]:
         return [*map(str, (*given["data"], *given["test"]))], [f"{given['out']}/{file}" for file in files]
     if name == "simulate":
         return [], [f"{given['folder']}/{file}.csv" for file in ("normal", "test", "labels")] if given["folder"] else []
+    if name.startswith("record "):
+        there = {"record start": "path", "record export": "source"}.get(name)
+        return [str(given[there])] if there else [], [f"{given['out']}/ring/pump-1"] if given.get("out") else []
     if name == "replay":
         made += [str(given[key]) for key in ("scores", "events") if given[key]]
         return [str(given["bundle"]), *map(str, given["inputs"])], made

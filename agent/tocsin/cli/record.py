@@ -132,7 +132,7 @@ def _when_all_have_ended(threads: list[threading.Thread], done: Callable[[], Non
 
 
 @record.command(name="list")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @JSON
 def list_(folder: Path, as_json: bool) -> None:
     """What is recorded in a folder: streams of the ring, and snapshots.
@@ -193,7 +193,7 @@ def _instant(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @record.command()
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--out", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False), help="FILE.csv or FILE.parquet."
 )
