@@ -41,7 +41,19 @@ MEANING = {  # what the schema leaves unsaid
     "assets[].severity": "of this asset's alarms",
 }
 TITLES = {"mqtt": "The broker", "recording": "Recording, off when left out"}
-OPENED = {"recording", "mqtt", "mqtt.tls", "assets", "assets[].source", "assets[].alarm"}  # keys that only hold others
+OPENED = {  # keys that only hold others
+    "recording",
+    "mqtt",
+    "mqtt.tls",
+    "assets",
+    "assets[].source",
+    "assets[].alarm",
+    "assets[].quality",
+}
+LISTS = {
+    "assets[].quality.channels": "A channel's sensor, `quality.channels:` of an asset",
+    "assets[].rules": "A rule, `rules:` of an asset",
+}
 
 
 def pages() -> dict[str, str]:
@@ -115,6 +127,8 @@ def _keys(
             yield from _keys(_resolved(form, whole), whole, key, title if under else f"{TITLES[name]}, `{name}:`")
         elif key.startswith("assets[].source.") and "$ref" in form.get("items", {}):  # a list of settings
             yield from _keys(_resolved(form["items"], whole), whole, f"{key}[]", title)
+        elif key in LISTS:
+            yield from _keys(_resolved(form["items"], whole), whole, f"{key}[]", LISTS[key])
         elif not (under == "assets[].source" and name == "type"):
             yield title, key, form, name in node.get("required", [])
 

@@ -56,7 +56,7 @@ class AlarmCount:
     def take(self, part: Scored) -> None:
         """The next windows."""
         raised = sum(change.change is Change.RAISED for change in part.transitions)
-        quiet = int(np.count_nonzero(~part.anomaly))
+        quiet = int(np.count_nonzero(~(part.anomaly | part.held)))
         self.tally = Tally(self.tally.episodes + raised, self.tally.hours + quiet * self._hop_h)
         if raised or self.tally.hours - self._kept.hours >= KEPT_EVERY_H:
             self.keep()

@@ -62,6 +62,7 @@ class AlarmDesk:
         wake: called after each commit, from the desk's thread.
         quality: how far the wall clock can be trusted.
         snapshot: keeps what was recorded around a time of an asset, and gives its id; must not block.
+        of_alarms: what alarms say that are not the model's, by id.
 
     Attributes:
         queue: where every line puts its transitions.
@@ -75,10 +76,12 @@ class AlarmDesk:
         wake: Callable[[], None],
         quality: Callable[[], TimeQuality] = time_quality,
         snapshot: Callable[[str, float], str | None] = lambda _asset, _time_s: None,
+        of_alarms: Mapping[str, AlarmContext] | None = None,
     ) -> None:
         self.queue: SimpleQueue[Transition | _Stop] = SimpleQueue()
         self._outbox, self._device, self._contexts, self._wake, self._quality = outbox, device, contexts, wake, quality
         self._snapshot = snapshot
+        self._of_alarms = {} if of_alarms is None else of_alarms
         self._raised = self._cleared = self._failed = 0
         self._waiting_for_disk = False
         self._stopping = threading.Event()
@@ -99,7 +102,7 @@ class AlarmDesk:
         return active
 
     def start(self) -> None:
-        """Ends alarms of assets that are no longer configured, then takes transitions."""
+        """Ends alarms that are no longer configured, then takes transitions."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -119,14 +122,18 @@ class AlarmDesk:
         return DeskStatistics(self._raised, self._cleared, self._failed, self._waiting_for_disk)
 
     def _run(self) -> None:
-        gone = [alarm for alarm in self._active.values() if alarm.latest.asset not in self._contexts]
+        gone = [alarm for alarm in self._active.values() if not self._is_watched(alarm.latest)]
         for alarm in gone:
             self._try(alarm.latest, lambda latest: retire(self._active[latest.alarm], time.time()))
         while not isinstance(item := self.queue.get(), _Stop):
             self._try(item, self._decide)
 
+    def _is_watched(self, latest: Transition) -> bool:
+        return latest.asset in self._contexts and (latest.cause == "model" or latest.alarm in self._of_alarms)
+
     def _decide(self, transition: Transition) -> Step | None:
-        context = self._contexts.get(transition.asset, AlarmContext())
+        of_asset = self._contexts.get(transition.asset, AlarmContext())
+        context = self._of_alarms.get(transition.alarm, of_asset)
         step = apply(self._active.get(transition.alarm), transition, context, ulid(time.time(), os.urandom(10)))
         if step is None or step.kind is not Kind.NEW:
             return step

@@ -5,18 +5,24 @@ are named by file, never written. `tocsin.config_file` reads YAML into these; th
 module.
 """
 
+import math
 import os
 import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.expression import parse
+from tocsin.alarms.limits import ChannelOverride
+from tocsin.alarms.quality import CAUSES, condition
+from tocsin.alarms.rules import Rule
+from tocsin.alarms.watch import Prior
 from tocsin.errors import ConfigError
 from tocsin.recorder.settings import RecordingSettings
-from tocsin.settings import FilePath, Seconds, Settings
+from tocsin.settings import CHANNEL_KEY, FilePath, Seconds, Settings
 from tocsin.sources import AnySource
 
 TOPIC_ID = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
@@ -77,6 +83,79 @@ class AlarmSettings(Settings):
             raise ConfigError(f"alarm: {error} (what is not set is as the bundle says)") from error
 
 
+class ChannelQualitySettings(Settings):
+    """What the sensor of a channel can give; what is left out is as normal running was."""
+
+    name: str = Field(pattern=CHANNEL_KEY, description="of the channel")
+    watch: bool = Field(True, description="false: nothing but the model looks at it")
+    min: float | None = Field(None, description="less is a fault of the sensor, unit of the channel")
+    max: float | None = Field(None, description="more is a fault of the sensor")
+    max_rate: float | None = Field(None, gt=0, description="a faster change is a fault of the sensor, units a second")
+    stuck_after: Seconds | Literal["never"] | None = Field(
+        None, description="standing still for so long is a fault of the sensor; or `never`"
+    )
+
+    @model_validator(mode="after")
+    def _min_is_below_max(self) -> "ChannelQualitySettings":
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min: expected less than max, {self.max:g}, got {self.min:g}")
+        return self
+
+    def override(self) -> ChannelOverride:
+        """As the checks take it."""
+        stuck = math.inf if self.stuck_after == "never" else self.stuck_after
+        return ChannelOverride(self.watch, self.min, self.max, self.max_rate, stuck)
+
+
+class QualitySettings(Settings):
+    """When a sensor, or the line to it, is in alarm."""
+
+    enabled: bool = Field(True, description="false: all samples are believed")
+    severity: Literal["warning", "minor", "major", "critical"] = Field("minor", description="of these alarms")
+    stale_after: Seconds | None = Field(
+        None, gt=0, description="without a sample; the longer of 10 s and 10 samples when left out"
+    )
+    channels: tuple[ChannelQualitySettings, ...] = Field((), description="limits of single channels")
+
+    def alarm_ids(self, asset: str) -> tuple[str, ...]:
+        """Of all its conditions."""
+        return tuple(condition(asset, check) for check in (*CAUSES, "stale")) if self.enabled else ()
+
+
+class RuleSettings(Settings):
+    """A condition that the user knows to be wrong."""
+
+    id: Id
+    when: str = Field(description="such as `pressure > 4 and flow < 1`")
+    clear_when: str | None = Field(None, description="ends it; the contrary of `when` when left out")
+    for_: Seconds = Field(0.0, ge=0, alias="for", description="each has to hold for so long")
+    severity: Literal["warning", "minor", "major", "critical"] = Field("major", description="of its alarm")
+    advice: str = Field("", max_length=500, description="what the operator should do; sent with its alarm")
+
+    @field_validator("id")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        taken = ("anomaly", "stale", *CAUSES)
+        if value in taken:
+            raise ValueError(f"expected another name: {', '.join(taken)} are taken")
+        return value
+
+    @field_validator("when", "clear_when")
+    @classmethod
+    def _can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse(value)
+        return value
+
+    def rule(self) -> Rule:
+        """As it is looked at."""
+        return Rule(self.id, self.when, self.clear_when, self.for_)
+
+    def sentence(self) -> str:
+        """The condition, for the operator."""
+        return f"{self.when} for {self.for_:g} s" if self.for_ else self.when
+
+
 class AssetSettings(Settings):
     """A machine that is watched."""
 
@@ -84,8 +163,20 @@ class AssetSettings(Settings):
     bundle: FilePath = Field(description="the model, a .tocsin file")
     source: AnySource = Field(description="where its samples come from")
     alarm: AlarmSettings = AlarmSettings()
+    quality: QualitySettings = QualitySettings()
+    rules: tuple[RuleSettings, ...] = Field((), description="conditions with alarms of their own")
     severity: Literal["warning", "minor", "major", "critical"] = "major"
     advice: str = Field("", max_length=500, description="what the operator should do; sent with each alarm")
+
+    def prior(self) -> Prior:
+        """What the user knows of it."""
+        overrides = {channel.name: channel.override() for channel in self.quality.channels}
+        return Prior(tuple(rule.rule() for rule in self.rules), overrides, self.quality.enabled)
+
+    def alarm_ids(self) -> tuple[str, ...]:
+        """Of all its conditions."""
+        rules = (condition(self.id, rule.id) for rule in self.rules)
+        return (condition(self.id, "anomaly"), *self.quality.alarm_ids(self.id), *rules)
 
 
 def _device() -> str:
@@ -117,4 +208,8 @@ class AgentSettings(Settings):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
             raise ValueError(f"assets: the id {twice[0]!r} is given twice")
+        alarms = [alarm for asset in self.assets for alarm in asset.alarm_ids()]
+        if len(set(alarms)) < len(alarms):
+            twice = sorted({alarm for alarm in alarms if alarms.count(alarm) > 1})
+            raise ValueError(f"rules: two alarms would have the id {twice[0]!r}: give the rule another id")
         return self

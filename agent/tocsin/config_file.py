@@ -330,4 +330,22 @@ assets:
     #   on_m: 5                # … of 5 windows over the limit
     #   off_delay: 5           # cleared by 5 in a row …
     #   clear_ratio: 0.8       # … below 0.8 of it
+    # quality:                 # sensors and their lines; limits come from normal running
+    #   enabled: true
+    #   severity: minor
+    #   stale_after: 10s       # without a sample
+    #   channels:
+    #     - name: pressure
+    #       min: 0             # the sensor gives no less …
+    #       max: 16            # … and no more
+    #       max_rate: 50       # it changes no faster, bar a second
+    #       stuck_after: 10min # or never
+    #       watch: true        # false: nothing but the model looks at it
+    # rules:                   # conditions with alarms of their own
+    #   - id: dry-running
+    #     when: pressure > 4 and mean(flow, 10s) < 1
+    #     clear_when: flow > 2 # the contrary of when, when left out
+    #     for: 10s
+    #     severity: critical
+    #     advice: Stop the pump, look at the suction side.
 """

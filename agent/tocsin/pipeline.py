@@ -2,17 +2,23 @@
 
 ```
 SampleBlock ─ resample, join groups ─► Rows ─ window ─► Windows ─ score, smooth ─► Scores ─ detect ─► Scored
+     └ quality                           └ rules          └ held back where channels are doubted
 ```
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from tocsin.alarms.detector import AlarmDetector, AlarmRule
+from tocsin.alarms.normal import Normal
+from tocsin.alarms.watch import Joined, Prior, Sampled, Watch
 from tocsin.core.bundle import Bundle
 from tocsin.core.groups import Group
 from tocsin.core.join import Joiner
+from tocsin.core.manifest import Manifest
 from tocsin.core.modes import UNKNOWN
 from tocsin.core.resample import Resampler
 from tocsin.core.scoring import Smoother, limits_of
@@ -27,14 +33,16 @@ class Scored:
 
     Attributes:
         windows: their times; the `values` are overwritten by what follows.
-        scores: of each window, split over the channels of all groups.
+        scores: of each window, split over the channels of all groups; not smoothed where it is held back.
         anomaly: (K,) whether the alarm condition is on, after N-of-M and hysteresis.
-        transitions: conditions that began or ended.
+        held: (K,) the score rests on doubted channels, and changes nothing.
+        transitions: the model's condition that began or ended.
     """
 
     windows: Windows
     scores: Scores
     anomaly: Bools
+    held: Bools
     transitions: tuple[Transition, ...]
 
 
@@ -47,16 +55,19 @@ class AssetLine:
         channels: columns of the blocks to come; must hold the bundle's, in any order. None = those of each group, in
             the bundle's order.
         rule: when a score becomes an alarm; None = as the bundle says.
-        active: the alarm condition is on already (a restart).
+        active: ids of conditions that are on already (a restart).
         live: give up on a group that lags behind the others; else wait until `finish`, as for recordings.
+        prior: rules, and limits of channels.
 
     Attributes:
-        alarm: id of the condition.
+        alarm: id of the model's condition.
+        watch: quality of the samples, and rules.
         not_finite: windows without a finite score, left out of the decision.
         unknown_mode: windows of an operating mode that the bundle does not know; the largest limit is theirs.
 
     Raises:
         DataError: a channel of the bundle is missing, or has another unit.
+        ConfigError: a rule or limit that cannot be.
     """
 
     def __init__(
@@ -65,8 +76,9 @@ class AssetLine:
         bundle: Bundle,
         channels: tuple[Channel, ...] | None,
         rule: AlarmRule | None = None,
-        active: bool = False,
+        active: Container[str] = (),
         live: bool = False,
+        prior: Prior = Prior(),  # noqa: B008 - frozen
     ) -> None:
         manifest = bundle.manifest
         self.asset, self.alarm = asset, alarm_id(asset)
@@ -78,7 +90,8 @@ class AssetLine:
         self._window = SlidingWindow(manifest.length, manifest.hop, len(manifest.columns))
         self._scorer = bundle.scorer()
         self._smoother = Smoother(manifest.smoothing, manifest.threshold)
-        self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), active)
+        self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), self.alarm in active)
+        self.watch = watch_of(asset, manifest, prior, active)
 
     @property
     def resampler(self) -> Resampler:
@@ -89,7 +102,8 @@ class AssetLine:
         """What the samples of a group complete."""
         if self._pick is not None:
             bad = None if block.bad is None else block.bad[:, self._pick]
-            block = SampleBlock(block.time_s, block.values[:, self._pick], block.arrived_s, block.step_s, bad)
+            block = replace(block, values=block.values[:, self._pick], bad=bad)
+        self.watch.block(block, group)
         return self._scored(self.joiner.push(group, block))
 
     def finish(self) -> list[Scored]:
@@ -102,18 +116,49 @@ class AssetLine:
             if rows.after_gap:
                 self._smoother.reset()
                 self._detector.reset()
+            self.watch.rows(rows)
             windows = self._window.push(rows)
             if not len(windows):
                 continue
-            scores = self._smoother.update(self._scorer.score(windows.values))
-            self.not_finite += int(np.count_nonzero(~np.isfinite(scores.value)))
-            if scores.mode is not None:
-                self.unknown_mode += int(np.count_nonzero(scores.mode == UNKNOWN))
-            anomaly, changes = self._detector.update(scores.ratio)
+            bare = self._scorer.score(windows.values)
+            bare = replace(bare, per_channel=self.groups.fold(bare.per_channel))
+            held = self.watch.hold(windows, bare)
+            self.not_finite += int(np.count_nonzero(~np.isfinite(bare.value)))
+            if bare.mode is not None:
+                self.unknown_mode += int(np.count_nonzero(bare.mode == UNKNOWN))
+            scores, anomaly, changes = self._decide(bare, held)
             transitions = tuple(self._transition(windows, scores, k, change) for k, change in changes)
-            folded = replace(scores, per_channel=self.groups.fold(scores.per_channel))
-            out.append(Scored(windows, folded, anomaly, transitions))
+            out.append(Scored(windows, scores, anomaly, held, transitions))
         return out
+
+    def _decide(self, bare: Scores, held: Bools) -> tuple[Scores, Bools, list[tuple[int, Change]]]:
+        """Smoothed scores, whether the condition is on at each, and its changes.
+
+        What is held back is told as it is, changes nothing, and is a gap to what comes after: the window that showed
+        the fault of a sensor before anybody doubted it is forgotten with it.
+        """
+        if not held.any():
+            scores = self._smoother.update(bare)
+            return scores, *self._detector.update(scores.ratio)
+        parts: list[Scores] = []
+        changes: list[tuple[int, Change]] = []
+        anomaly = np.empty(len(held), np.bool_)
+        edges = [0, *(np.flatnonzero(np.diff(held)) + 1).tolist(), len(held)]
+        for start, stop in pairwise(edges):
+            part = _part(bare, slice(start, stop))
+            if held[start]:
+                self._smoother.reset()
+                self._detector.reset()
+                anomaly[start:stop] = self._detector.active
+            else:
+                part = self._smoother.update(part)
+                anomaly[start:stop], found = self._detector.update(part.ratio)
+                changes += [(start + k, change) for k, change in found]
+            parts.append(part)
+        value, ratio, per_channel = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "ratio", "per_channel")
+        )
+        return Scores(value, ratio, per_channel, bare.mode), anomaly, changes
 
     def _transition(self, windows: Windows, scores: Scores, k: int, change: Change) -> Transition:
         return Transition(
@@ -130,6 +175,34 @@ class AssetLine:
             window_rows=windows.values.shape[1],
             contributions=self.groups.told(self._scorer.explain(windows.values[k], self._columns)),
         )
+
+
+def _part(scores: Scores, part: slice) -> Scores:
+    mode = None if scores.mode is None else scores.mode[part]
+    return Scores(scores.value[part], scores.ratio[part], scores.per_channel[part], mode)
+
+
+def watch_of(asset: str, manifest: Manifest, prior: Prior, active: Container[str] = ()) -> Watch:
+    """What looks at an asset's samples and rows beside the model.
+
+    Raises:
+        BundleError: the manifest's quality section is damaged.
+        ConfigError: a rule or limit that cannot be.
+    """
+    groups = manifest.groups
+    sampled = tuple(
+        Sampled(
+            channels=group.channels,
+            rate_hz=group.sample_rate_hz,
+            frame_s=group.frame / group.sample_rate_hz if group.features else 0.0,
+            measured=not group.features and group.sample_rate_hz == groups.sample_rate_hz,
+        )
+        for group in groups.groups
+    )
+    each = [group.each for group in groups.groups for _ in group.channels]
+    joined = None if groups.alone else Joined(groups.columns, np.repeat(np.arange(len(each)), each))
+    normal = Normal.from_json(manifest.raw.get("quality"))
+    return Watch(asset, sampled, joined, groups.sample_rate_hz, normal, prior, active)
 
 
 def alarm_id(asset: str) -> str:

@@ -84,12 +84,14 @@ class Windows:
         start_s: (K,) time of each window's first row.
         end_s: (K,) time of each window's last row.
         sample: (K,) index of the last row's sample.
+        first_sample: (K,) index of the first row's.
     """
 
     values: Floats
     start_s: Floats
     end_s: Floats
     sample: Ints
+    first_sample: Ints
 
     def __len__(self) -> int:
         """Number of windows, K."""
@@ -129,13 +131,13 @@ class Contribution:
     Attributes:
         channel: its name.
         share: part of the score, 0 to 1.
-        seen: value in engineering units where seen and expected differ most.
+        seen: value in engineering units where seen and expected differ most; None where there is none.
         expected: the model's value there; None for members that do not reconstruct.
     """
 
     channel: str
     share: float
-    seen: float
+    seen: float | None
     expected: float | None
 
 
@@ -156,7 +158,7 @@ class Transition:
         change: began or ended.
         time_s: epoch seconds of the window that decided it.
         cause: `model`, `rule`, `data_gap`, …
-        score: that window's score; with `threshold` and `ratio`.
+        score: that window's score, with `threshold` and `ratio`; None where nothing was scored.
         window_start_s: the window's first sample; with `window_end_s` and `window_rows`.
         contributions: channels, largest share first.
     """
@@ -166,9 +168,9 @@ class Transition:
     change: Change
     time_s: float
     cause: str
-    score: float
-    threshold: float
-    ratio: float
+    score: float | None
+    threshold: float | None
+    ratio: float | None
     window_start_s: float
     window_end_s: float
     window_rows: int

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -58,12 +59,16 @@ class Agent:
             info = _info(settings, bundles)
             self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
             self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
+            self._of_alarms: dict[str, AlarmContext] = {}
+            for asset in settings.assets:
+                self._of_alarms |= _contexts_of_alarms(asset, bundles[asset.id])
             self.desk = AlarmDesk(
                 self._outbox,
                 settings.device,
                 self._contexts,
                 self.publisher.wake,
                 snapshot=self.recording.snapshot,
+                of_alarms=self._of_alarms,
             )
         except Exception:
             self.recording.stop()
@@ -89,6 +94,7 @@ class Agent:
             self._bundles[name] = bundle
             asset = next(asset for asset in self._settings.assets if asset.id == name)
             self._contexts[name] = _context(asset, bundle)
+            self._of_alarms |= _contexts_of_alarms(asset, bundle)
             self.publisher.announce(_info(self._settings, self._bundles))
 
     def _is_active(self, alarm: str) -> bool:
@@ -239,6 +245,19 @@ def _context(asset: AssetSettings, bundle: Bundle | None) -> AlarmContext:
         severity=severity,
         advice=asset.advice,
     )
+
+
+def _contexts_of_alarms(asset: AssetSettings, bundle: Bundle | None) -> dict[str, AlarmContext]:
+    """What alarms of quality and rules say, by id."""
+    of_model = _context(asset, bundle)
+    quiet = AlarmContext(rate_hz=of_model.rate_hz, units=of_model.units)  # no model has a part in them
+    checked = replace(quiet, detector="quality", severity=Severity(asset.quality.severity))
+    return dict.fromkeys(asset.quality.alarm_ids(asset.id), checked) | {
+        f"{asset.id}-{rule.id}": replace(
+            quiet, detector="rules", severity=Severity(rule.severity), advice=rule.advice, rule=rule.sentence()
+        )
+        for rule in asset.rules
+    }
 
 
 def _budget(bundle: Bundle) -> float | None:

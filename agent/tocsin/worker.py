@@ -17,13 +17,14 @@ import numpy as np
 
 from tocsin.alarm_count import AlarmCount
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.stale import Staleness
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, SourceError, TocsinError
-from tocsin.pipeline import AssetLine, Scored, alarm_id
+from tocsin.pipeline import AssetLine, Scored
 from tocsin.records import Channel, SampleBlock, Transition
 from tocsin.sources import MeteredSource, make_source
 
@@ -81,6 +82,8 @@ class AssetWorker:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
         self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
+        self._held_back = 0
+        self._stale: Staleness | None = None
         self._begin_s = time.monotonic()
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
@@ -119,6 +122,8 @@ class AssetWorker:
                 not_finite_total=self._not_finite + (line.not_finite if line else 0),
                 unknown_mode_total=self._unknown_mode + (line.unknown_mode if line else 0),
                 gaps_total=self._gaps + (line.resampler.gaps if line else 0),
+                held_back_total=self._held_back + (line.watch.held_back if line else 0),
+                bad_channels=list(line.watch.bad_channels()) if line else [],
                 false_alarms=count.report() if count else None,
             ),
         )
@@ -172,6 +177,7 @@ class AssetWorker:
                 delay_s = FIRST_DELAY_S
             self._close()
             self._stopping.wait(delay_s * self._jitter.uniform(0.5, 1.0))
+            self._wait()
             delay_s = min(2 * delay_s, longest_s)
         self._close()
 
@@ -204,6 +210,7 @@ class AssetWorker:
             self._not_finite += line.not_finite
             self._unknown_mode += line.unknown_mode
             self._gaps += line.resampler.gaps
+            self._held_back += line.watch.held_back
 
     def _proved_bundle(self) -> Bundle:
         """The bundle, once it has reproduced its golden vectors on this machine; else it is read anew next time."""
@@ -228,12 +235,14 @@ class AssetWorker:
         bundle = self._proved_bundle()
         if self._source is None:
             self._source = make_source(self._settings.source, bundle.manifest.channels, bundle.manifest.sample_rate_hz)
+        if self._stale is None and self._settings.quality.enabled:
+            live, patience_s = self._settings.source.type != "replay", self._settings.quality.stale_after
+            self._stale = Staleness(self.asset, bundle.manifest.sample_rate_hz, live, self._active(), patience_s)
         source = self._source
         source.open()
         if self._line is None:
             rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
-            active = self._is_active(alarm_id(self.asset))
-            self._line = AssetLine(self.asset, bundle, source.channels, rule, active)
+            self._line = AssetLine(self.asset, bundle, source.channels, rule, self._active(), prior=self._settings.prior())
             self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
         while not self._stopping.is_set():
             block = source.read(READ_TIMEOUT_S)
@@ -243,13 +252,27 @@ class AssetWorker:
                     self.failing, self._last_error = False, None
                 self._record(self.asset, source.channels, block)
                 self._take(block, self._line)
+            else:
+                self._wait()
             if source.ended:
                 log.info("%s: the recording has ended", self.asset)
                 return
 
+    def _active(self) -> frozenset[str]:
+        """Conditions of the asset that are on, from before a restart or a failure."""
+        return frozenset(alarm for alarm in self._settings.alarm_ids() if self._is_active(alarm))
+
+    def _wait(self) -> None:
+        """Nothing came."""
+        if self._stale is not None:
+            for transition in self._stale.wait(time.monotonic(), time.time()):
+                self._report(transition)
+
     def _take(self, block: SampleBlock, line: AssetLine) -> None:
         self._samples += len(block)
         self._last_sample_s = time.monotonic()
+        for transition in self._stale.take(block) if self._stale is not None else ():
+            self._report(transition)
         begin = time.perf_counter()
         parts = line.feed(block)
         taken_ms = (time.perf_counter() - begin) * 1e3
@@ -257,6 +280,8 @@ class AssetWorker:
         if windows:
             self._inference_ms.append(taken_ms / windows)
         assert self._count is not None
+        for transition in line.watch.told():
+            self._report(transition)
         for part in parts:
             self._count.take(part)
             for transition in part.transitions:
@@ -267,8 +292,8 @@ class AssetWorker:
         scores = part.scores
         assert self._bundle is not None
         limits = limits_of(self._bundle.manifest.threshold, scores)
-        columns = (part.windows.end_s, scores.value, limits, scores.ratio, part.anomaly)
-        for end_s, value, threshold, ratio, on in zip(*(column.tolist() for column in columns), strict=True):
+        columns = (part.windows.end_s, scores.value, limits, scores.ratio, part.anomaly, part.held)
+        for end_s, value, threshold, ratio, on, held in zip(*(column.tolist() for column in columns), strict=True):
             self._windows += 1
             score, relative = number(value), number(ratio)
             if score is None or relative is None:
@@ -281,6 +306,7 @@ class AssetWorker:
                     threshold=threshold,
                     ratio=relative,
                     anomaly=1 if on else 0,
+                    quality=0 if held else 192,
                     inference_ms=round(inference_ms, 4),
                     seq=self._windows,
                 ),

@@ -2,10 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.limits import ChannelOverride
+from tocsin.alarms.rules import Rule
 from tocsin.config import AgentSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.errors import ConfigError
@@ -203,10 +207,55 @@ def test_the_sample_loads_as_it_is_and_with_every_default_written_out(tmp_path: 
     assert whole.assets[0].source == plain.assets[0].source
 
 
+RULE = {"id": "dry", "when": "pressure > 4 and flow < 1"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"rules": [{**RULE, "when": "pressure >"}]},
+            "rules[0].when: expected a number, a channel or a function at col",
+        ),
+        ({"rules": [{**RULE, "id": "stuck"}]}, "rules[0].id: expected another name: anomaly, stale, missing"),
+        ({"rules": [RULE, {**RULE}]}, "two alarms would have the id 'a-dry'"),
+        ({"rules": [{**RULE, "form": "10s"}]}, "rules[0].form is not a key: did you mean 'for'?"),
+        ({"quality": {"channels": [{"name": "flow", "min": 3, "max": 2}]}}, "min: expected less than max, 2, got 3"),
+        ({"quality": {"channels": [{"name": "flow", "stuck_after": "always"}]}}, "quality.channels[0].stuck_after"),
+        ({"quality": {"channels": [{"name": "flow", "stuck": 3}]}}, "did you mean 'stuck_after'?"),
+    ],
+)
+def test_mistakes_in_rules_and_quality_are_told_with_their_place(
+    tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    asset = {"id": "a", "bundle": "a.tocsin", "source": {"type": "replay", "files": ["a.csv"]}, **more}
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, yaml.safe_dump({"version": 1, "assets": [asset]}))
+    assert said in str(error.value) and "tocsin.yaml:" in str(error.value)
+
+
+def test_rules_and_quality_reach_the_line_as_they_are_written(tmp_path: Path) -> None:
+    asset = {
+        "id": "a",
+        "bundle": "a.tocsin",
+        "source": {"type": "replay", "files": ["a.csv"]},
+        "rules": [{**RULE, "for": "1min", "clear_when": "flow > 2"}],
+        "quality": {
+            "channels": [{"name": "flow", "min": 0, "stuck_after": "never"}, {"name": "spare", "watch": False}]
+        },
+    }
+    (one,) = load(tmp_path, yaml.safe_dump({"version": 1, "assets": [asset]})).assets
+    prior = one.prior()
+    assert prior.rules == (Rule("dry", RULE["when"], "flow > 2", 60.0),)
+    assert prior.overrides["flow"] == ChannelOverride(low=0.0, stuck_after_s=float("inf"))
+    assert not prior.overrides["spare"].watched
+    assert one.alarm_ids()[0] == "a-anomaly" and "a-stuck" in one.alarm_ids() and one.alarm_ids()[-1] == "a-dry"
+
+
 def test_the_sample_names_every_setting_of_agent_and_broker() -> None:
     schema = AgentSettings.model_json_schema()
     named = set(re.findall(r"^[ #-]*([a-z_]+):", SAMPLE, re.MULTILINE))
-    for kind in ("MqttSettings", "TlsSettings", "AssetSettings", "AlarmSettings"):
+    for kind in ("MqttSettings", "TlsSettings", "AssetSettings", "AlarmSettings", "QualitySettings", "RuleSettings"):
         assert set(schema["$defs"][kind]["properties"]) <= named, kind
     assert set(schema["properties"]) <= named
 

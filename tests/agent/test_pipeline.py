@@ -138,7 +138,7 @@ def test_an_alarm_names_the_channel_that_caused_it_with_its_evidence() -> None:
 
 
 def test_an_alarm_that_was_on_before_a_restart_is_cleared_by_normal_running() -> None:
-    line = AssetLine("pump-1", SMALL, SMALL.manifest.channels, active=True)
+    line = AssetLine("pump-1", SMALL, SMALL.manifest.channels, active={"pump-1-anomaly"})
     block = SampleBlock(START_S + np.arange(60), normal(60))
     transitions = [t for part in line.feed(block) for t in part.transitions]
     assert [t.change for t in transitions] == [Change.CLEARED]

@@ -144,7 +144,7 @@ def test_the_summary_is_one_json_object(tocsin: Tocsin) -> None:
     assert code == 0
     assert set(found) == {
         "bundle", "windows", "over_limit", "anomalous", "alarms", "largest_ratio", "not_finite", "unknown_mode",
-        "threshold", "scores",
+        "threshold", "scores", "conditions", "held_back",
         "events", "warnings",
     }  # fmt: skip
     assert (found["bundle"], found["windows"], found["alarms"]) == ("small-1", len(ROWS) - 31, 3)

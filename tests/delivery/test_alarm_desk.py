@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tocsin.alarm_desk import AlarmDesk
+from tocsin.alarms.lifecycle import AlarmContext
 from tocsin.delivery.outbox import Outbox
 from tocsin.records import Change
 
@@ -110,6 +111,18 @@ def test_an_alarm_of_an_asset_taken_out_of_the_configuration_ends_at_start(outbo
     desk = run(AlarmDesk(outbox, "edge-1", {}, lambda: None))
     assert desk.active_alarms() == frozenset()
     assert messages(outbox)[-2:] == [("event/alarm", "end"), ("alarm/pump-1-model", "gone")]
+
+
+def test_an_alarm_of_a_rule_has_a_context_of_its_own_and_ends_with_its_rule(outbox, desk_of, transition):
+    contexts, unscored = {"pump-1": AlarmContext()}, transition(cause="rule", alarm="pump-1-dry", score=None)
+    of_rule = {"pump-1-dry": AlarmContext(detector="rules", advice="Vent.")}
+    desk = run(AlarmDesk(outbox, "edge-1", contexts, lambda: None, of_alarms=of_rule), unscored)
+    again = run(AlarmDesk(outbox, "edge-1", contexts, lambda: None, of_alarms=of_rule))
+    assert desk.active_alarms() == again.active_alarms() == {"pump-1-dry"} and again.statistics.failed == 0
+    state = json.loads(outbox.alarms()["pump-1-dry"])
+    assert (state["context"]["detector"], state["context"]["advice"]) == ("rules", "Vent.")
+    gone = run(AlarmDesk(outbox, "edge-1", contexts, lambda: None))
+    assert gone.active_alarms() == frozenset()
 
 
 def test_a_stored_alarm_that_cannot_be_read_is_forgotten_and_its_state_withdrawn(outbox, desk_of):

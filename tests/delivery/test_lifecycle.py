@@ -1,5 +1,7 @@
 """Transitions → steps, and what they say."""
 
+import pytest
+
 from tocsin.alarms.lifecycle import Alarm, AlarmContext, AlarmState, Kind, apply, retire, sentence, ulid
 from tocsin.records import Change, Contribution
 
@@ -52,6 +54,30 @@ def test_the_sentence_names_three_channels_and_leaves_out_values_that_are_not_fi
     )
     said = sentence(transition(contributions=parts), CONTEXT)
     assert said == "pump-1 behaves unlike its normal running: C0 (10 %) 1, C1 (10 %) 1, C2 (10 %) 1"
+
+
+def test_alarms_of_sensors_and_rules_name_channels_without_shares(transition):
+    parts = tuple(Contribution(f"t_{n}", 0.2, None if n == 1 else 20.5, None) for n in range(5))
+    said = sentence(transition(cause="stuck", score=None, contributions=parts), AlarmContext(units={"t_0": "°C"}))
+    assert said == "pump-1 has a value that does not move: T 0 20.5 °C, T 1, T 2 20.5, 2 more"
+    said = sentence(transition(cause="rule", score=None, contributions=parts[:1]), AlarmContext(rule="t_0 > 20"))
+    assert said == "pump-1 breaks a rule, t_0 > 20: T 0 20.5"
+
+
+@pytest.mark.parametrize(
+    ("cause", "fault", "end"),
+    [
+        ("model", "process", "pump-1 runs as normal again"),
+        ("rule", "process", "pump-1 runs as normal again"),
+        ("stuck", "sensor", "pump-1 gives values that can be trusted again"),
+        ("data_gap", "comms", "pump-1 gives its samples as it should again"),
+        ("clock", "comms", "pump-1 gives its samples as it should again"),
+    ],
+)
+def test_the_class_of_an_alarm_says_whose_fault_it_is_and_how_it_ends(transition, cause, fault, end):
+    alarm = raised(lambda: transition(cause=cause))
+    step = apply(alarm, transition(Change.CLEARED, cause=cause), CONTEXT, "B")
+    assert (alarm.alarm_class, step.after.text) == (fault, end)
 
 
 def test_a_cause_nobody_thought_of_still_has_a_sentence(transition):

@@ -173,3 +173,13 @@ def test_the_recording_s_own_ills_are_told_beside_the_channels_and_in_the_senten
     assert found.sentence.startswith("1 of 2 channels are clean. Leave out dead (constant) with --columns")
     even = quality(recording(("a",), np.arange(ROWS, dtype=float), values[:, :1]))
     assert (even.jitter, even.findings, even.sentence) == (0.0, (), "The channel is clean.")
+
+
+def test_what_normal_running_was_is_measured_beside_the_grades() -> None:
+    values = np.column_stack((course(1), np.repeat(np.arange(ROWS // 100) % 2, 100)))
+    normal = quality(recording(("noisy", "valve"), np.arange(ROWS, dtype=float), values)).normal
+    noisy, valve = normal.of("noisy"), normal.of("valve")
+    assert noisy is not None and valve is not None and normal.rows == ROWS
+    assert (noisy.low, noisy.high) == (values[:, 0].min(), values[:, 0].max())
+    assert noisy.largest_step == pytest.approx(np.abs(np.diff(values[:, 0])).max()) and noisy.longest_run <= 2
+    assert (valve.low, valve.high, valve.longest_run, valve.largest_step) == (0.0, 1.0, 100, 1.0)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from tocsin.alarms.normal import Normal
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.records import Floats
 from tocsin_trainer.options import FAMILIES, TrainOptions
@@ -92,6 +93,8 @@ def test_the_bundle_is_the_chosen_candidate(all_families: Trained) -> None:
     assert [member.family for member in manifest.members] == chosen.family.split("+")
     assert manifest.threshold == chosen.threshold
     assert (manifest.length, manifest.hop, manifest.sample_rate_hz) == (16, 1, 1.0)
+    assert all_families.result.quality is not None
+    assert Normal.from_json(manifest.raw["quality"]) == all_families.result.quality.normal
     shipped = sum(len(all_families.bundle.files[member.file]) for member in manifest.members)
     assert chosen.gate.passed and shipped == chosen.bytes
 

@@ -157,6 +157,7 @@ def _manifest(
         **({} if grid.modes is None else {"modes": grid.modes.to_json(tuple(c.name for c in grid.channels))}),
         "threshold": candidate.threshold.to_json(),
         "alarm": rule.to_json(),
+        **({} if result.quality is None else {"quality": result.quality.normal.to_json()}),
         "evaluation": {
             "separation": candidate.separation,
             "gate": {

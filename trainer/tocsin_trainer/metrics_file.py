@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from tocsin_trainer.mistakes import LabelledEvent, NormalPeak, all_events, worst_errors
 from tocsin_trainer.reasons import cost_figures, further, why_not
-from tocsin_trainer.results import Candidate, TrainingResult
+from tocsin_trainer.results import Candidate, DataQuality, TrainingResult
 from tocsin_trainer.verdict import verdict
 
 Number = float | None
@@ -226,7 +226,7 @@ def metrics_json(result: TrainingResult) -> dict[str, Any]:
         "channels": [{"name": channel.name, "unit": channel.unit} for channel in result.channels],
         "rows": result.rows,
         "verdict": asdict(verdict(result)),
-        "quality": None if result.quality is None else asdict(result.quality),
+        "quality": None if result.quality is None else _graded(result.quality),
         "candidates": [_candidate_json(candidate, result) for candidate in result.candidates],
         "chosen": result.chosen.family,
         "threshold": result.chosen.threshold.to_json(),
@@ -242,6 +242,13 @@ def metrics_json(result: TrainingResult) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _plain(form)
     return plain
+
+
+def _graded(quality: DataQuality) -> dict[str, Any]:
+    """The grades; what normal running was stands in the bundle."""
+    form = asdict(quality)
+    del form["normal"]
+    return form
 
 
 def summary_table(result: TrainingResult) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tocsin.alarms.normal import NormalCourse
 from tocsin.records import Channel, Floats
 from tocsin_trainer.dataset import VIBRATION_HZ, Dataset
 from tocsin_trainer.markup import part
@@ -68,16 +69,20 @@ def quality(dataset: Dataset) -> DataQuality:
         jitter = max(one.jitter for one in each)
         return DataQuality(grades, len(dataset), len(dataset.stretches), jitter, findings, _sentence(grades, findings))
     grader, clock = Grader(dataset.channels, dataset.sample_rate_hz), _Clock(dataset.sample_rate_hz)
+    course = NormalCourse(tuple(channel.name for channel in dataset.channels), dataset.sample_rate_hz)
     for stretch in dataset.stretches:
         clock.restart()
+        course.restart()
         for rows in stretch.blocks():
             for start in range(0, len(rows), BLOCK):
                 cut = slice(start, start + BLOCK)
                 clock.push(rows.time_s[cut])
                 grader.push(rows.values[cut])
+                course.push(rows.time_s[cut], rows.values[cut])
     grades, findings = grader.grades(), clock.findings()
     sentence = _sentence(grades, findings)
-    return DataQuality(grades, grader.rows, len(dataset.stretches), clock.jitter(), findings, sentence)
+    shown = grades, grader.rows, len(dataset.stretches), clock.jitter(), findings, sentence
+    return DataQuality(*shown, normal=course.normal())
 
 
 def grade(channels: tuple[Channel, ...], blocks: Iterable[Floats], rate_hz: float = 1.0) -> tuple[ChannelGrade, ...]:

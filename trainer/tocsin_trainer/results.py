@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tocsin.alarms.normal import Normal
 from tocsin.core.threshold import Threshold
 from tocsin.records import Bools, Channel, Floats
 
@@ -71,6 +72,7 @@ class DataQuality:
         jitter: 90th percentile of how far steps of time are off, part of a step.
         findings: what ails the recording as a whole.
         sentence: what to do.
+        normal: what the device takes the limits of its quality checks from.
     """
 
     channels: tuple[ChannelGrade, ...]
@@ -79,6 +81,7 @@ class DataQuality:
     jitter: float
     findings: tuple[Finding, ...]
     sentence: str
+    normal: Normal = Normal(0)
 
 
 @dataclass(frozen=True)

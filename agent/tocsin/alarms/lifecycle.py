@@ -65,20 +65,34 @@ class Kind(StrEnum):
 
 _CLASS = {
     "data_gap": AlarmClass.COMMS,
+    "bad_status": AlarmClass.COMMS,
     "stuck": AlarmClass.SENSOR,
     "range": AlarmClass.SENSOR,
     "rate": AlarmClass.SENSOR,
+    "spikes": AlarmClass.SENSOR,
+    "saturated": AlarmClass.SENSOR,
+    "sample_rate": AlarmClass.COMMS,
+    "clock": AlarmClass.COMMS,
     "drift": AlarmClass.DRIFT,
 }
 _SAYS = {
     "model": "behaves unlike its normal running",
     "rule": "breaks a rule",
     "data_gap": "gives no data",
+    "bad_status": "gives values that their source calls bad",
     "stuck": "has a value that does not move",
     "range": "has a value out of its range",
     "rate": "has a value that changes faster than it can",
+    "spikes": "has a value with lone spikes",
+    "saturated": "has a value that is cut off at the end of its range",
+    "sample_rate": "gives samples too fast or too slowly",
+    "clock": "has a clock that went back",
     "drift": "drifts away from its normal running",
     "degradation": "is wearing",
+}
+_ENDS = {
+    AlarmClass.SENSOR: "gives values that can be trusted again",
+    AlarmClass.COMMS: "gives its samples as it should again",
 }
 
 
@@ -87,7 +101,7 @@ class AlarmContext:
     """What an alarm says of its asset beyond the evidence.
 
     Attributes:
-        detector: what watches the asset.
+        detector: what watches the asset: `model`, `quality` or `rules`.
         model_name: of the bundle in use; empty without a model, as are the next two.
         model_version: of that bundle.
         model_digest: sha256 of that bundle, hexadecimal.
@@ -95,6 +109,7 @@ class AlarmContext:
         units: unit of measure by channel.
         severity: of this asset's alarms.
         advice: what the operator should do, or empty.
+        rule: of a rule's alarm: the condition, as the user wrote it.
     """
 
     detector: str = "model"
@@ -105,6 +120,7 @@ class AlarmContext:
     units: dict[str, str] = field(default_factory=dict)
     severity: Severity = Severity.MAJOR
     advice: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +205,7 @@ def apply(alarm: Alarm | None, transition: Transition, context: AlarmContext, ne
         return Step(Kind.NEW if alarm is None else Kind.UPDATE, alarm, after)
     if alarm is None:
         return None
-    text = f"{transition.asset} runs as normal again"
+    text = f"{transition.asset} {_ENDS.get(alarm.alarm_class, 'runs as normal again')}"
     return Step(Kind.END, alarm, _ended(alarm, transition, text, context))
 
 
@@ -197,7 +213,7 @@ def retire(alarm: Alarm, time_s: float) -> Step:
     """Ends an alarm whose asset is no longer watched, at `time_s`."""
     transition = replace(alarm.latest, change=Change.CLEARED, time_s=time_s)
     after = _ended(alarm, transition, f"{transition.asset} is no longer watched", alarm.context)
-    return Step(Kind.END, alarm, replace(after, comment="the asset was taken out of the configuration"))
+    return Step(Kind.END, alarm, replace(after, comment="it was taken out of the configuration"))
 
 
 def _ended(alarm: Alarm, transition: Transition, text: str, context: AlarmContext) -> Alarm:
@@ -221,14 +237,30 @@ def sentence(transition: Transition, context: AlarmContext) -> str:
     'pump-1 behaves unlike its normal running: Pressure (54 %) 2.31 bar where 5.02 was expected'
     """
     says = f"{transition.asset} {_SAYS.get(transition.cause, f'is in alarm ({transition.cause})')}"
-    shown = [part for part in transition.contributions if math.isfinite(part.seen) and part.share > 0]
+    if context.rule:
+        says += f", {context.rule}"
+    if transition.score is None:  # nothing was scored: channels are named, and have no share
+        parts = [_value(part, context.units.get(part.channel, "")) for part in transition.contributions]
+        more = [f"{len(parts) - _NAMED_CHANNELS} more"] if len(parts) > _NAMED_CHANNELS else []
+        return f"{says}: {', '.join(parts[:_NAMED_CHANNELS] + more)}" if parts else says
+    shown = [part for part in transition.contributions if math.isfinite(part.seen or 0.0) and part.share > 0]
     parts = [_channel(part, context.units.get(part.channel, "")) for part in shown[:_NAMED_CHANNELS]]
     return f"{says}: {', '.join(parts)}" if parts else says
 
 
-def _channel(part: Contribution, unit: str) -> str:
+def _label(part: Contribution) -> str:
     label = part.channel.replace("_", " ")
-    share = f"{label[:1].upper()}{label[1:]} ({part.share * 100:.0f} %)"
+    return f"{label[:1].upper()}{label[1:]}"
+
+
+def _value(part: Contribution, unit: str) -> str:
+    return _label(part) if part.seen is None else f"{_label(part)} {part.seen:.4g} {unit}".rstrip()
+
+
+def _channel(part: Contribution, unit: str) -> str:
+    share = f"{_label(part)} ({part.share * 100:.0f} %)"
+    if part.seen is None:
+        return share
     if part.expected is None or not math.isfinite(part.expected):
         return f"{share} {part.seen:.3g} {unit}".rstrip()
     seen, expected = _told_apart(part.seen, part.expected)

@@ -11,6 +11,7 @@ from tocsin.config import AgentSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
 from tocsin.errors import ConfigError
+from tocsin.pipeline import watch_of
 from tocsin.sources.replay import ReplaySettings
 
 CONFIG = click.option(
@@ -42,6 +43,7 @@ def check(path: Path, as_json: bool) -> None:
         rate_hz = bundle.manifest.sample_rate_hz
         try:
             asset.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
+            watch_of(asset.id, bundle.manifest, asset.prior())
         except ConfigError as error:
             raise ConfigError(f"{path}: assets[{n}].{error}") from error
         source = asset.source
@@ -77,7 +79,7 @@ def show(path: Path, as_json: bool) -> None:
     Example:
       tocsin config show -c tocsin.yaml
     """
-    document = load_settings(path).model_dump(mode="json")
+    document = load_settings(path).model_dump(mode="json", by_alias=True)
     click.echo(json.dumps(document, indent=1) if as_json else yaml.safe_dump(document, sort_keys=False).rstrip())
 
 

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,6 +12,7 @@ from typing import IO, Any
 
 import click
 
+from tocsin.alarms.stale import Staleness
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
@@ -29,6 +31,8 @@ class Summary:
     over_limit: int = 0
     anomalous: int = 0
     alarms: int = 0
+    held_back: int = 0
+    conditions: Counter[str] = field(default_factory=Counter)
     largest_ratio: float = 0.0
     not_finite: int = 0
     unknown_mode: int = 0
@@ -73,7 +77,8 @@ def replay(
     SCORES.csv: time, score, threshold, ratio, anomaly, then one share a channel; a row a window,
       time = the window's last sample's, as the input writes it; ratio 1.0 is always the limit;
       anomaly = 1 while the alarm is on, after N-of-M and hysteresis.
-    EVENTS.jsonl: one line for each alarm that is raised or cleared, with the channels that caused it.
+    EVENTS.jsonl: one line for each alarm that is raised or cleared, with the channels that caused it:
+      the model's, and those of sensors and their lines, which hold the model's back.
 
     \b
     Examples:
@@ -86,12 +91,15 @@ def replay(
     with ExitStack() as stack:
         table = _Scores(_create(stack, scores), loaded) if scores else None
         log = _create(stack, events) if events else None
+
+        def tell(transition: Transition) -> None:
+            if log:
+                log.write(json.dumps(event_json(transition)) + "\n")
+
         for files in paired(inputs, group):
-            for scored, stamps in scored_files(loaded, files, options, summary):
+            for scored, stamps in scored_files(loaded, files, options, summary, tell):
                 if table:
                     table.write(scored, stamps)
-                if log:
-                    log.writelines(json.dumps(event_json(t)) + "\n" for t in scored.transitions)
     if not summary.windows:
         raise DataError(f"nothing could be scored: {'; '.join(summary.warnings)}")
     for warning in summary.warnings:
@@ -101,7 +109,11 @@ def replay(
 
 
 def scored_files(
-    bundle: Bundle, files: Mapping[str, Path], options: TableOptions, summary: Summary
+    bundle: Bundle,
+    files: Mapping[str, Path],
+    options: TableOptions,
+    summary: Summary,
+    tell: Callable[[Transition], None] = lambda _: None,
 ) -> Iterator[tuple[Scored, "Stamps"]]:
     """The windows of one recording, with the time stamps of the file that sets the grid; adds to the summary.
 
@@ -110,19 +122,27 @@ def scored_files(
         files: of the recording, by group.
         options: how the main file is written.
         summary: of all recordings.
+        tell: called with each transition.
     """
     groups = bundle.manifest.groups
     with without_chatter(*RUNTIME):
         line = AssetLine(bundle.manifest.name, bundle, None)
+    stale = Staleness(bundle.manifest.name, groups.groups[groups.base].sample_rate_hz, live=False)
     stamps = Stamps()
     tables = open_groups(files, groups, options)
     for n, part in read_groups(tables, groups):
+        silent: tuple[Transition, ...] = ()
         if n == groups.base:
             stamps.add(part.stamps)
-        yield from _counted(line.feed(part.block, n), stamps, summary)
-    yield from _counted(line.finish(), stamps, summary)
+            silent = stale.take(part.block)
+        parts = line.feed(part.block, n)
+        _checked((*silent, *line.watch.told()), summary, tell)
+        yield from _counted(parts, stamps, summary, tell)
+    yield from _counted(line.finish(), stamps, summary, tell)
+    _checked(line.watch.told(), summary, tell)
     summary.not_finite += line.not_finite
     summary.unknown_mode += line.unknown_mode
+    summary.held_back += line.watch.held_back
     summary.warnings += mended([table.path for table in tables], line.joiner)
     path = tables[groups.base].path
     if not stamps.count:
@@ -133,8 +153,19 @@ def scored_files(
         )
 
 
-def _counted(parts: list[Scored], stamps: "Stamps", summary: Summary) -> Iterator[tuple[Scored, "Stamps"]]:
+def _checked(found: tuple[Transition, ...], summary: Summary, tell: Callable[[Transition], None]) -> None:
+    """What is not the model's."""
+    for transition in sorted(found, key=lambda t: t.time_s):
+        summary.conditions[transition.alarm] += transition.change is Change.RAISED
+        tell(transition)
+
+
+def _counted(
+    parts: list[Scored], stamps: "Stamps", summary: Summary, tell: Callable[[Transition], None]
+) -> Iterator[tuple[Scored, "Stamps"]]:
     for scored in parts:
+        for transition in scored.transitions:
+            tell(transition)
         ratio = scored.scores.ratio
         summary.windows += len(ratio)
         summary.over_limit += int((ratio >= 1).sum())
@@ -234,6 +265,8 @@ def _show(summary: Summary, bundle: Bundle, scores: Path | None, events: Path | 
             "over_limit": summary.over_limit,
             "anomalous": summary.anomalous,
             "alarms": summary.alarms,
+            "conditions": dict(summary.conditions),
+            "held_back": summary.held_back,
             "largest_ratio": summary.largest_ratio,
             "not_finite": summary.not_finite,
             "unknown_mode": summary.unknown_mode,
@@ -248,6 +281,9 @@ def _show(summary: Summary, bundle: Bundle, scores: Path | None, events: Path | 
         f"{summary.windows} windows scored, {summary.over_limit} at or over the limit, {summary.alarms} "
         f"alarm{'s' * (summary.alarms != 1)} raised; largest ratio {summary.largest_ratio:.2f} (1.0 is the limit)"
     )
+    if summary.conditions.total():
+        told = ", ".join(f"{alarm} {count}×" for alarm, count in summary.conditions.items() if count)
+        click.echo(f"sensors: {told}; {summary.held_back} windows over the limit held back, since they rest on them")
     for path, what in ((scores, "scores"), (events, "events")):
         if path:
             click.echo(f"{what}: {path}", err=True)

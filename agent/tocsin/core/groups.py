@@ -203,7 +203,7 @@ class RateGroups:
         """Columns' parts in an alarm → the channels', largest share first.
 
         A channel of which features are shown tells its effective value or its mean, where one of them is that; else
-        its value is not a number.
+        it has no value.
         """
         if len(self.columns) == len(self.channels):
             return tuple(contributions)
@@ -295,5 +295,6 @@ def _level(names: tuple[str, ...], own: list[Contribution]) -> Contribution:
         if name == "level":
             return each
         if name == "rms":  # a decadic logarithm
-            return replace(each, seen=10**each.seen, expected=None if each.expected is None else 10**each.expected)
-    return replace(own[0], seen=float("nan"), expected=None)
+            seen, expected = (None if level is None else 10**level for level in (each.seen, each.expected))
+            return replace(each, seen=seen, expected=expected)
+    return replace(own[0], seen=None, expected=None)

@@ -41,11 +41,11 @@ class SlidingWindow:
                 self._time_s[first : span.stop - self.length + 1 : self.hop].copy(),
                 self._time_s[ends].copy(),
                 self._sample[ends].copy(),
+                self._sample[first : span.stop - self.length + 1 : self.hop].copy(),
             )
         else:
-            out = Windows(
-                self._values[:0, None].repeat(self.length, 1), self._time_s[:0], self._time_s[:0], self._sample[:0]
-            )
+            none, no_time = self._sample[:0], self._time_s[:0]
+            out = Windows(self._values[:0, None].repeat(self.length, 1), no_time, no_time, none, none)
         self._next += ready * self.hop
         drop = min(self._next, self._stop - self._start)
         self._start += drop

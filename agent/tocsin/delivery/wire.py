@@ -160,7 +160,10 @@ class AlarmBody(Wire):
     model: Model | None
     contributions: list[ChannelShare] = Field(max_length=MAX_CONTRIBUTIONS)
     class_: AlarmClass = Field(alias="class")
-    cause: str = Field(description="model, rule, data_gap, stuck, range, rate, drift or degradation")
+    cause: str = Field(
+        description="model, rule, data_gap, bad_status, stuck, range, rate, spikes, saturated, sample_rate, clock, "
+        "drift or degradation"
+    )
     advice: str | None = None
     snapshot: str | None = Field(None, description="id of the recording around the raise")
     comment: str | None = None
@@ -190,7 +193,7 @@ class Score(Wire):
     threshold: float
     ratio: float
     anomaly: Literal[0, 1]
-    quality: Quality = Field(192, description="192 good, 0 bad, 500 stale")
+    quality: Quality = Field(192, description="192 good, 0 bad: it rests on doubted channels, 500 stale")
     inference_ms: float
     seq: Count
 
@@ -310,6 +313,8 @@ class AssetHealth(Wire):
     not_finite_total: Count = Field(0, description="windows without a finite score, left out of the decision")
     unknown_mode_total: Count = Field(0, description="windows of an operating mode that the model does not know")
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
+    held_back_total: Count = Field(0, description="windows over the limit that rest on doubted channels")
+    bad_channels: list[str] = Field([], description="channels whose sensor or line is in alarm")
     false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")
 
 
