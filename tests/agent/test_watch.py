@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin.alarms.limits import ChannelOverride
-from tocsin.alarms.normal import NormalCourse
+from tocsin.alarms.normal import Normal, NormalCourse
 from tocsin.alarms.rules import Rule
 from tocsin.alarms.stale import Staleness
-from tocsin.alarms.watch import Prior
+from tocsin.alarms.watch import Joined, Prior, Sampled, Watch
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.manifest import Manifest
 from tocsin.errors import BundleError, ConfigError
 from tocsin.pipeline import AssetLine, Scored
-from tocsin.records import Channel, Floats, SampleBlock, Transition
+from tocsin.records import Channel, Floats, Rows, SampleBlock, Scores, Transition, Windows
 
 DATA = Path(__file__).parent.parent / "data"
 START_S = 1_773_043_200.0
@@ -178,6 +178,31 @@ def test_what_is_told_and_held_back_does_not_depend_on_how_the_stream_is_cut(
         told = sorted((t.alarm, t.change, t.time_s) for t in transitions)
         heard.append((told, np.concatenate([part.held for part in parts]).tolist(), line.watch.held_back))
     assert heard[0] == heard[1]
+
+
+def test_doubt_about_one_of_several_groups_is_found_by_time_and_its_features_look_back() -> None:
+    slow, fast = Sampled((CHANNELS[0],), 1.0), Sampled((CHANNELS[1],), 10.0, frame_s=2.0, measured=False)
+    joined = Joined((Channel("pressure"), Channel("flow_rms"), Channel("flow_crest")), np.array([0, 1, 1]))
+    prior = Prior((Rule("high", "flow_rms > 1"),), {"flow": ChannelOverride(stuck_after_s=1.0)})
+    watch = Watch("motor", (slow, fast), joined, 1.0, Normal(0), prior)
+    flow = np.random.default_rng(0).normal(0, 1, 600)
+    flow[200:300] = 7.0  # from 20 s to 30 s
+    watch.block(SampleBlock(START_S + np.arange(60), machine(60, 1)[:, :1]), 0)
+    watch.block(SampleBlock(START_S + np.arange(600) / 10, flow[:, None]), 1)
+    assert [(t.alarm, t.time_s - START_S) for t in watch.told()] == [
+        ("motor-stuck", pytest.approx(20.9)),
+        ("motor-stuck", pytest.approx(34.9)),
+    ]
+    end = np.arange(4, 60)
+    times, none = START_S + end, np.zeros(56, np.int64)
+    rows = Rows(times, np.full((56, 3), 2.0), none, True)
+    watch.rows(rows)
+    assert [t.time_s - START_S for t in watch.told()] == [4.0]  # before the doubt, which does not clear it
+    score = np.full(56, 2.0)
+    windows = Windows(np.empty((56, 5, 3)), times - 4, times, none, none)
+    held = watch.hold(windows, Scores(score, score, np.tile((0.5, 1.5), (56, 1))))
+    assert end[held].tolist() == list(range(21, 36))  # five rows a window, two seconds a frame
+    assert watch.held_back == 15
 
 
 def silence(stale: Staleness, *pieces: tuple[float, int]) -> list[tuple[str, float]]:
