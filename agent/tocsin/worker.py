@@ -242,7 +242,9 @@ class AssetWorker:
         source.open()
         if self._line is None:
             rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
-            self._line = AssetLine(self.asset, bundle, source.channels, rule, self._active(), prior=self._settings.prior())
+            self._line = AssetLine(
+                self.asset, bundle, source.channels, rule, self._active(), prior=self._settings.prior()
+            )
             self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
         while not self._stopping.is_set():
             block = source.read(READ_TIMEOUT_S)
