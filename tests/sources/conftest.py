@@ -288,6 +288,7 @@ class IioDevice:
         self.write("current_timestamp_clock", "monotonic")
         self.write("buffer/enable", 0)
         self.write("buffer/length", 2)
+        self.write("buffer/watermark", 1)
         self._far: int | None = None
 
     def write(self, name: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,3 +192,9 @@ def test_a_hundred_thousand_random_frames_raise_nothing_else():
         except ValueError:
             refused += 1
     assert read > 1000 and refused > 1000
+
+
+def test_without_the_extra_it_says_which_one_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "can", None)
+    with pytest.raises(SourceError, match=r"pip install 'tocsin\[can\]'"):
+        CanSource(the_settings()).open()

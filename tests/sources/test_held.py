@@ -134,6 +134,17 @@ def test_when_the_clock_is_set_rows_go_on_and_the_block_says_by_how_much(step_s:
     np.testing.assert_allclose(np.diff(gone), 1.0, atol=1e-6)
 
 
+def test_stamps_that_are_always_behind_the_clock_of_the_other_side_are_kept():
+    bench = Bench(1, on_change=True)
+    bench.rows.clock_shows(T0, 0.0)
+    for n in range(1, 60):
+        bench.put(n, 0, n, late_s=1.8)
+        bench.read(n + 1.9)
+    assert [row[0] for row in bench.values] == list(range(1, 59))
+    np.testing.assert_allclose(np.array(bench.time_s) - T0, np.arange(1, 59), atol=1e-6)
+    assert bench.counts.late == bench.counts.clock_steps == 0
+
+
 def test_a_long_silence_is_a_gap():
     bench = Bench(1)
     for n in [*range(5), *range(100, 105)]:

@@ -119,6 +119,7 @@ def test_only_the_wanted_elements_are_enabled_and_the_buffer_is_off_again_after_
     on = {name: device.read(f"scan_elements/{name}_en") for name in ("in_accel_x", "in_temp", "in_timestamp")}
     assert on == {"in_accel_x": "1", "in_temp": "0", "in_timestamp": "1"}
     assert device.read("buffer/enable") == "1" and device.read("buffer/length") == "500"
+    assert device.read("buffer/watermark") == "50"
     assert device.read("in_accel_sampling_frequency") == "1000"
     assert device.read("trigger/current_trigger") == "hrtimer0"
     assert device.read("current_timestamp_clock") == "realtime"

@@ -1,5 +1,6 @@
 """Values of an OPC UA server: a real one, in this process."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -324,3 +325,9 @@ def test_a_session_ends_with_its_source_and_leaves_no_thread(plc):
     assert threading.active_count() == before
     with pytest.raises(SourceError, match="not connected"):
         source.read(0.01)
+
+
+def test_without_the_extra_it_says_which_one_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncua", None)
+    with pytest.raises(SourceError, match=r"pip install 'tocsin\[opcua\]'"):
+        OpcuaSource(the_settings("opc.tcp://plc:4840")).open()

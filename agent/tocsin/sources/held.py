@@ -23,6 +23,7 @@ from tocsin.records import Bools, Floats, SampleBlock
 from tocsin.sources.clock import SMALLEST_STEP_S
 from tocsin.sources.source import SourceCounts
 
+LATEST_S = 4_102_444_800.0  # 2100: what is after it is no stamp of a sample
 _LONGEST_S = 10.0  # without values to catch up on: rows in between are not made up
 _NEAR = 0.2  # of a period: a row keeps the time of its newest value
 _FOLLOW = 0.1  # of the distance between a row's values and its place, by which the next place moves
@@ -69,9 +70,9 @@ class HeldRows:
             value: NaN: called bad.
             arrived_s: monotonic seconds.
         """
-        ahead = self._clock.ahead_s
-        if ahead is not None:
-            forward = time_s - arrived_s - ahead > self._smallest_step
+        ahead, most = self._clock.ahead_s, self._clock.most_s
+        if ahead is not None and most is not None:
+            forward = time_s - arrived_s - most > self._smallest_step
             if forward or time_s < self._newest[channel] - SMALLEST_STEP_S:
                 self._follow(time_s - arrived_s - ahead)
         self._clock.shows(time_s, arrived_s)
@@ -80,7 +81,7 @@ class HeldRows:
 
     def clock_shows(self, time_s: float, arrived_s: float) -> None:
         """The clock that stamps the values was read, without a value: epoch seconds, monotonic seconds."""
-        self._clock.shows(time_s, arrived_s)
+        self._clock.says(time_s, arrived_s)
 
     def _follow(self, step_s: float) -> None:
         """The clock was set: all that is known is moved to where it is now."""
@@ -185,22 +186,37 @@ class HeldRows:
 class _Clock:
     """How far the clock that stamps is ahead of the monotonic one: by the value that took the least time to arrive.
 
-    The largest of the last `SPAN_S` or two counts, so that a clock that runs slow is followed.
+    The largest of the last `SPAN_S` or two counts, so that a clock that runs slow is followed. What the other side says
+    its clock shows counts as long as all values are older than `_LONGEST_S`: they have not changed for so long.
     """
 
     SPAN_S = 10.0
 
     def __init__(self) -> None:
-        self._since = -np.inf
-        self._before = self._now = -np.inf
+        self._since = self._said_at = -np.inf
+        self._before = self._now = self._said = -np.inf
 
     def shows(self, time_s: float, arrived_s: float) -> None:
+        """A value came with this stamp."""
         if arrived_s - self._since > self.SPAN_S:
             self._before, self._now, self._since = self._now, -np.inf, arrived_s
+        if arrived_s - self._said_at > 2 * self.SPAN_S:
+            self._said = -np.inf
         self._now = max(self._now, time_s - arrived_s)
+
+    def says(self, time_s: float, arrived_s: float) -> None:
+        """The other side told the time."""
+        self._said, self._said_at = time_s - arrived_s, arrived_s
 
     @property
     def ahead_s(self) -> float | None:
         """Seconds; None: not known yet."""
         ahead = max(self._before, self._now)
+        ahead = self._said if ahead < self._said - _LONGEST_S else ahead
         return ahead if np.isfinite(ahead) else None
+
+    @property
+    def most_s(self) -> float | None:
+        """Seconds by which it may be ahead: a stamp beyond is of a clock that was set."""
+        most = max(self._before, self._now, self._said)
+        return most if np.isfinite(most) else None

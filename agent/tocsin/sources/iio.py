@@ -30,6 +30,7 @@ from tocsin.sources.clock import ArrivalClock, StampClock
 from tocsin.sources.scan import ElementType, ScanLayout
 
 _READ_BYTES = 1 << 18
+_WAKE_S = 0.05  # between two reads of a fast device
 _ATTRIBUTE_BYTES = 4096
 _SHARED = re.compile(r"(in_[a-z]+)\d*(?:_[a-z].*)?$|(in_[a-z]+)\d+-([a-z]+)\d+$")
 _TIMESTAMP = "in_timestamp"
@@ -134,6 +135,8 @@ class _Buffer:
         if settings.trigger is not None:
             _write(folder / "trigger/current_trigger", settings.trigger)
         _write(folder / "buffer/length", str(max(2, round(settings.buffer * settings.rate_hz))))
+        if (watermark := folder / "buffer/watermark").exists():  # else the kernel wakes us for every scan
+            _write(watermark, str(max(1, round(min(_WAKE_S, settings.buffer / 2) * settings.rate_hz))))
         self._fd = os.open(settings.dev / folder.name, os.O_RDONLY | os.O_NONBLOCK)
         try:
             _write(folder / "buffer/enable", "1")

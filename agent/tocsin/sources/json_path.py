@@ -16,7 +16,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-Path = tuple[str | int, ...]
+Steps = tuple[str | int, ...]
 
 _STEP = re.compile(
     r"""(?P<dot>\.)?(?P<key>[^\s.\[\]"$]+)|\[(?P<index>-?\d{1,9})\]|\["(?P<quoted>(?:[^"\\]|\\["\\])*)"\]"""
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _LONGEST_NUMBER = 64
 
 
-def parse_path(text: str) -> Path:
+def parse_path(text: str) -> Steps:
     """Steps of a path.
 
     >>> parse_path('sensors[0].value')
@@ -72,7 +72,7 @@ def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
-def value_at(document: Any, path: Path) -> Any:
+def value_at(document: Any, path: Steps) -> Any:
     """What stands at the path; None where nothing does."""
     found = document
     for step in path:
@@ -85,7 +85,7 @@ def value_at(document: Any, path: Path) -> Any:
     return found
 
 
-def number_at(document: Any, path: Path) -> float | None:
+def number_at(document: Any, path: Steps) -> float | None:
     """The number at the path; NaN where something else stands there, None where nothing does, or `null`.
 
     >>> number_at({"a": [1, "2.5", None]}, ("a", 1))

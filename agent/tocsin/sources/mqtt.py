@@ -22,15 +22,14 @@ from tocsin.records import Channel, SampleBlock
 from tocsin.settings import ChannelSettings, Seconds
 from tocsin.sources import Source, SourceCounts, SourceSettings
 from tocsin.sources.clock import EPOCH_S
-from tocsin.sources.held import HeldRows
-from tocsin.sources.json_path import Path, number_at, parse_path, read_payload, value_at
+from tocsin.sources.held import LATEST_S, HeldRows
+from tocsin.sources.json_path import Steps, number_at, parse_path, read_payload, value_at
 
 if TYPE_CHECKING:
     from tocsin.delivery.connection import Connection, Event, Received
 
 _MOST_WAITING = 10_000  # messages between the network and the asset's thread
 _MOST_TOPICS = 4096  # whose channels are remembered
-_LATEST_S = 4_102_444_800.0  # 2100: no stamp is after that
 _TICKS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))  # from this number on, a tick is so many seconds
 
 
@@ -88,7 +87,7 @@ class PayloadReader:
             (channel.topic or settings.topic, parse_path(channel.path), channel.scale, channel.offset)
             for channel in settings.channels
         ]
-        self._time: Path | None = None if settings.time is None else parse_path(settings.time)
+        self._time: Steps | None = None if settings.time is None else parse_path(settings.time)
         self._of_topic: dict[str, list[int]] = {}
 
     @property
@@ -157,7 +156,7 @@ def _seconds(found: Any) -> float | None:
             seconds = moment.timestamp()
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("time stamp") from error
-    if seconds > _LATEST_S:
+    if seconds > LATEST_S:
         raise ValueError("time stamp")
     return seconds if seconds >= EPOCH_S else None
 

@@ -30,7 +30,7 @@ from tocsin.records import Channel, SampleBlock
 from tocsin.settings import ChannelSettings, FilePath, Seconds
 from tocsin.sources import Source, SourceCounts, SourceSettings
 from tocsin.sources.clock import EPOCH_S
-from tocsin.sources.held import HeldRows
+from tocsin.sources.held import LATEST_S, HeldRows
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,10 @@ class OpcuaSource:
     def open(self) -> None:
         """Connects, logs in and subscribes."""
         self.close()
+        try:
+            import asyncua  # noqa: F401, PLC0415 - here, as it takes a while, which is not the server's
+        except ImportError as error:
+            raise SourceError("OPC UA needs the extra `opcua`: pip install 'tocsin[opcua]'") from error
         self._rows.forget()
         self._session = session = _Session(self._settings)
         session.start()
@@ -223,8 +227,6 @@ class _Session:
             reason = asyncio.run(self._serve())
         except SourceError as error:
             reason = str(error)
-        except ImportError:
-            reason = "it needs the extra `opcua`: pip install 'tocsin[opcua]'"
         except TimeoutError:
             reason = f"no answer within {self._settings.timeout_s:g} s: is it running, and the address right?"
         except OSError as error:
@@ -381,4 +383,4 @@ def _epoch(moment: Any) -> float | None:
     if not isinstance(moment, datetime):
         return None
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return seconds if seconds >= EPOCH_S else None
+    return seconds if EPOCH_S <= seconds <= LATEST_S else None
