@@ -226,17 +226,3 @@ def test_three_axes_at_25_6_khz_lose_nothing(device):
     expected = (np.arange(len(sent)) % 4000 - 2000) * SCALE
     np.testing.assert_allclose(block.values[:, 0], expected)
     assert (np.diff(block.time_s) > 0).all()
-
-
-def test_a_hundred_thousand_random_bytes_raise_nothing(device):
-    source = IioSource(the_settings(device))
-    source.open()
-    device.start()
-    rng, rows = np.random.default_rng(0), 0
-    for _ in range(100):
-        device.send(rng.bytes(1001))
-        block = source.read(0.05)
-        assert np.isfinite(block.values).all() and np.isfinite(block.time_s).all()
-        rows += len(block)
-    source.close()
-    assert rows > 0
