@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
+import yaml
 
-from tocsin.config import MqttSettings
+from tocsin.config import AgentSettings, MqttSettings
 from tocsin.errors import TocsinError
 from tocsin.simulate.live import run_live
-from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa, SerialLines
-from tocsin.simulate.plant import CHANNELS, NAMES, Plant, Step
+from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa
+from tocsin.simulate.plant import CHANNELS, FAST_CHANNELS, NAMES, Plant, Step
+from tocsin.simulate.serial_ports import SerialFrames, SerialLines
+from tocsin.sources.serial_port import SerialSettings
 
 
 def a_step(missing: str = "") -> Step:
@@ -73,6 +76,56 @@ def test_a_serial_port_prints_a_line_a_step_and_nobody_needs_to_listen(tmp_path:
     outlet.close()
     np.testing.assert_allclose([float(cell) for cell in line.split(b",")], step.values, rtol=1e-5)
     assert line.endswith(b"\r\n") and not link.is_symlink()
+
+
+def test_vibration_comes_through_the_serial_source_without_loss(tmp_path: Path) -> None:
+    plant = Plant(4, vibration_hz=8192.0, always_load=True)
+    outlet = SerialFrames(tmp_path / "ttyFAST", 8192.0)
+    channels = [f"{channel.name} [{channel.unit}]" for channel in FAST_CHANNELS]
+    given = {"port": str(tmp_path / "ttyFAST"), "format": "binary", "rate_hz": 8192.0, "channels": channels}
+    source = SerialSettings.model_validate({"type": "serial", **given}).make(())
+    source.open()
+    steps = [plant.step() for _ in range(12)]
+    got: list[np.ndarray] = []
+    for step in steps:
+        outlet.send(step)
+        got.append(source.read(0.05).values)
+    end = time.monotonic() + 10
+    sent = np.concatenate([step.fast for step in steps])
+    while sum(map(len, got)) < len(sent) and time.monotonic() < end:
+        got.append(source.read(0.05).values)
+    source.close()
+    outlet.close()
+    np.testing.assert_array_equal(np.concatenate(got), np.float32(sent))
+    assert (outlet.dropped, source.counts.lost, source.counts.bad) == (0, 0, 0)
+
+
+def test_vibration_that_nobody_reads_is_dropped_by_the_frame_and_the_port_closes(tmp_path: Path) -> None:
+    plant = Plant(4, vibration_hz=8192.0, always_load=True)
+    outlet = SerialFrames(tmp_path / "ttyFAST", 8192.0)
+    for _ in range(60):
+        outlet.send(plant.step())
+    assert outlet.dropped > 0
+    outlet.close()
+    assert not (tmp_path / "ttyFAST").is_symlink()
+
+
+def test_the_configuration_of_the_documentation_reads_the_plant_over_modbus(unused_port: int) -> None:
+    pytest.importorskip("pymodbus")
+    page = (Path(__file__).parent.parent.parent / "docs/start/plant.md").read_text("utf-8")
+    sample = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    sample["assets"][0]["source"]["tcp_port"] = unused_port
+    source = AgentSettings.model_validate(sample).assets[0].source.make(())
+    outlet, step = Modbus(unused_port), a_step()
+    outlet.send(step)
+    source.open()
+    end = time.monotonic() + 10
+    while not len(block := source.read(0.5)):
+        assert time.monotonic() < end
+    source.close()
+    outlet.close()
+    assert source.channels == CHANNELS
+    np.testing.assert_array_equal(np.float32(block.values[0]), np.float32(step.values))
 
 
 def test_a_file_where_the_serial_port_should_be_is_left_alone(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ class Summary:
 @click.command()
 @click.option("--bundle", "-b", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The model.")
 @click.option(
-    "--input", "-i", "inputs", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV table, plain or .gz; may be given several times, each starts anew.",
+    "--input", "-i", "inputs", required=True, multiple=True, type=click.Path(path_type=Path),
+    help="CSV table, plain or .gz, a .seg or a folder of them; may be given several times, each starts anew.",
 )  # fmt: skip
 @group_option("--input")
 @click.option("--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write one row a window here (CSV).")

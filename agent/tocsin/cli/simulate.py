@@ -44,12 +44,16 @@ def _seconds(_context: click.Context, parameter: click.Parameter, value: str | N
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same samples.")
 @click.option(
     "--vibration", "vibration_hz", type=float, default=0.0, show_default=True, metavar="HZ",
-    help="Samples a second of the acceleration, 4000 or more, for --csv; 0 = none.",
+    help="Samples a second of the acceleration, 4000 or more, for --csv and --serial-vibration; 0 = none.",
 )  # fmt: skip
 @click.option("--always-load", is_flag=True, help="No idling, no pauses.")
 @click.option("--modbus", type=click.IntRange(1, 65535), metavar="PORT", help="Serve Modbus TCP.  [extra: modbus]")
 @click.option("--opcua", type=click.IntRange(1, 65535), metavar="PORT", help="Serve OPC UA.  [extra: opcua]")
 @click.option("--serial", type=click.Path(path_type=Path), help="Print lines of numbers on a serial port of this name.")
+@click.option(
+    "--serial-vibration", "frames", type=click.Path(path_type=Path),
+    help="Send the acceleration on a serial port of this name, as binary frames; needs --vibration.",
+)  # fmt: skip
 @click.option("--mqtt", "broker", metavar="HOST[:PORT]", help="Publish JSON on --topic, take faults on TOPIC/fault.")
 @click.option("--topic", default="plant/pump-1", show_default=True, help="For --mqtt.")
 @click.option("--listen", default="127.0.0.1", show_default=True, help="Address that the servers listen on.")
@@ -64,6 +68,7 @@ def simulate(
     modbus: int | None,
     opcua: int | None,
     serial: Path | None,
+    frames: Path | None,
     broker: str | None,
     topic: str,
     listen: str,
@@ -87,13 +92,22 @@ def simulate(
     if folder is not None:
         _write(folder, duration or 7200.0, seed, faults, vibration_hz, always_load)
         return
-    plant = Plant(seed, time.time(), 0.0, always_load, faults)
+    if frames is not None and not vibration_hz:
+        raise click.UsageError("--serial-vibration needs a rate: --vibration 8192")
+    plant = Plant(seed, time.time(), vibration_hz if frames is not None else 0.0, always_load, faults)
     commands: SimpleQueue[str] = SimpleQueue()
     stopping = threading.Event()
     with ExitStack() as stack:
         outlets = _open(stack, commands, modbus, opcua, serial, broker, topic, listen)
+        if frames is not None:
+            from tocsin.simulate.serial_ports import SerialFrames  # noqa: PLC0415
+
+            outlets.append(SerialFrames(frames, vibration_hz))
+            stack.callback(outlets[-1].close)
         if not outlets:
-            raise click.UsageError("nothing to do: give --csv, --modbus, --opcua, --serial or --mqtt")
+            raise click.UsageError(
+                "nothing to do: give --csv, --modbus, --opcua, --serial, --serial-vibration or --mqtt"
+            )
         click.echo("channels " + ", ".join(f"{c.name} [{c.unit}]" for c in CHANNELS))
         for outlet in outlets:
             click.echo(outlet.told)
@@ -126,7 +140,8 @@ def _open(
     topic: str,
     listen: str,
 ) -> list[Any]:
-    from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa, SerialLines  # noqa: PLC0415
+    from tocsin.simulate.outlets import Modbus, Mqtt, OpcUa  # noqa: PLC0415
+    from tocsin.simulate.serial_ports import SerialLines  # noqa: PLC0415
 
     outlets: list[Any] = []
 

@@ -10,11 +10,8 @@ import math
 import os
 import struct
 import threading
-import tty
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,44 +39,6 @@ class Outlet(Protocol):
 
     def close(self) -> None:
         """Lets go of everything."""
-
-
-class SerialLines:
-    """A pseudo-terminal that prints a line of numbers a step, in the order of `CHANNELS`.
-
-    Args:
-        link: made as a link to the terminal; an older link is replaced.
-
-    Raises:
-        TocsinError: something else is at that path.
-    """
-
-    def __init__(self, link: Path) -> None:
-        if link.exists() and not link.is_symlink():
-            raise TocsinError(f"{link}: there is a file already: expected a free path for the serial port")
-        self._far, self._near = os.openpty()
-        tty.setraw(self._near)
-        os.set_blocking(self._far, False)
-        self._link, self._rest = link, b""
-        try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(os.ttyname(self._near))
-        except OSError as error:
-            raise TocsinError(f"{link}: cannot be made: {error.strerror or error}") from error
-        self.told = f"serial   {link}, {len(NAMES)} numbers a line, 10 lines a second"
-
-    def send(self, step: Step) -> None:
-        """One line; dropped as a whole where the port is full."""
-        if not self._rest:
-            self._rest = (",".join(f"{value:.6g}" for value in step.values.tolist()) + "\r\n").encode("ascii")
-        with suppress(BlockingIOError):
-            self._rest = self._rest[os.write(self._far, self._rest) :]
-
-    def close(self) -> None:
-        """Takes the link away."""
-        self._link.unlink(missing_ok=True)
-        os.close(self._far)
-        os.close(self._near)
 
 
 class Mqtt:
