@@ -46,7 +46,7 @@ class Converted:
         headroom: factor on the representative windows.
         content: the file; its input is (1, T, C).
         batch_content: the same with a first dimension left open, or None.
-        input_range: of t2 and limits: lowest and highest number that int8 can tell from others; else None.
+        input_range: of linear models: lowest and highest number that int8 can tell from others; else None.
     """
 
     family: str
@@ -110,9 +110,8 @@ class Converter:
             TocsinError: the conversion failed; says of which model, and the converter's last word.
         """
         content = self._ask(fitted, precision, headroom, batch=False)
-        family = FAMILIES[fitted.family]
-        scales = not family.epochs and family.kind != "reconstruct"  # a difference would be lost in what is rounded
-        seen = self._seen[self._number(fitted)] if precision == "int8" and scales else None
+        linear = not FAMILIES[fitted.family].epochs
+        seen = self._seen[self._number(fitted)] if precision == "int8" and linear else None
         reach = None if seen is None else (headroom * seen[0], headroom * seen[1])
         return Converted(fitted.family, precision, headroom, content, input_range=reach)
 

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tocsin.core.groups import RateGroups
 from tocsin.core.resample import Resampler
 from tocsin.errors import DataError
-from tocsin.recordings import AnyTable, TableBlock, TableOptions, check_rate, open_table, read_table
+from tocsin.recordings import AnyTable, CoarseClock, TableBlock, TableOptions, check_rate, open_table, read_table
 from tocsin.records import Bools, Channel, Floats, Ints
 from tocsin_trainer.damage import MAX_GAP_ROWS, Damage
 from tocsin_trainer.results import Choice
@@ -109,7 +109,7 @@ def load(
         first = list(_up_to(blocks, RATE_ROWS))
         time_s = np.concatenate([part.block.time_s for part in first])
         if sample_rate_hz is None:
-            sample_rate_hz, choice = _rate(path, table, time_s)
+            sample_rate_hz, choice = _rate(path, table, time_s, first[0].clock)
             choices.append(choice)
         check_rate(table, time_s, sample_rate_hz)
         resampler = Resampler(sample_rate_hz, len(channels), MAX_GAP_ROWS / sample_rate_hz)
@@ -169,10 +169,13 @@ def _stored(blocks: Iterable[TableBlock], resampler: Resampler, store: RowStore,
     return [replace(stretch, label=label[stretch.rows.sample]) for stretch in stretches]
 
 
-def _rate(path: Path, table: AnyTable, time_s: Floats) -> tuple[float, Choice]:
+def _rate(path: Path, table: AnyTable, time_s: Floats, clock: CoarseClock | None) -> tuple[float, Choice]:
     """Rows a second, as the first rows of the file have them."""
     if table.rate_hz is not None:
         return table.rate_hz, Choice("sample rate", f"{table.rate_hz:g} Hz", "given")
+    if clock is not None:
+        why = f"a row every {clock.period_s:.4g} s; the stamps, in units of {clock.unit_s:g} s, leave one out regularly"
+        return 1 / clock.period_s, Choice("sample rate", f"{1 / clock.period_s:.6g} Hz", why)
     steps = np.diff(time_s)
     steps = steps[steps > 0]
     if not len(steps):

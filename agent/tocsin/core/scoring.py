@@ -22,9 +22,8 @@ largest m_c, and per_channel_c is value · m_c / Σ m_c.
   least that it can be, which it is at x = µ and σ = σ₀ = 0.1, the floor of σ. It is the reconstruction probability of
   An & Cho (SNU Data Mining Center, 2015), taken at the mean of the latent variables instead of over samples of them.
 
-An int8 model saturates where its input leaves the range that it was converted for. Linear ones whose y is the residual
-itself have no need to: a window that is too large is made smaller, and what the model gives of it larger by the same
-factor. (Where x is compared with y, the difference of two large numbers would be lost in what int8 rounds off.)
+An int8 model saturates where its input leaves the range that it was converted for. Linear ones have no need to: a
+window that is too large is made smaller, and what the model gives of it larger by the same factor.
 
 Members of an ensemble are each divided by their `normaliser` (their typical score in normal running) and combined by
 their `weight` (of mean 1):

@@ -9,6 +9,7 @@ path ─ open_table (sniff, segment) ─► AnyTable ─ read_table (read: text 
 ```
 """
 
+from tocsin.recordings.clock import CoarseClock
 from tocsin.recordings.forms import open_table, read_table
 from tocsin.recordings.read import check_rate
 from tocsin.recordings.table import AnyTable, Table, TableBlock, TableOptions, channel_key, split_unit
@@ -17,6 +18,7 @@ from tocsin.recordings.together import MAIN, mended, open_groups, paired, read_g
 __all__ = [
     "MAIN",
     "AnyTable",
+    "CoarseClock",
     "Table",
     "TableBlock",
     "TableOptions",

@@ -5,11 +5,13 @@ line and column and what to do.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tocsin.errors import DataError
 from tocsin.recordings.cells import MISSING, to_number, to_times
+from tocsin.recordings.clock import CoarseClock, Evened, coarse_clock
 from tocsin.recordings.table import AnyTable, Table, TableBlock
 from tocsin.recordings.text import Translated, next_lines, not_empty, opened, split_fields
 from tocsin.records import Floats, SampleBlock
@@ -19,12 +21,14 @@ BLOCK_LINES = 16_384
 
 
 def read_text(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBlock]:
-    """The file's rows, a block at a time.
+    """The file's rows, a block at a time; times are evened where the first block shows a coarse clock.
 
     Raises:
         DataError: text where a number should be, a row with more or fewer fields, a number no sensor can give.
     """
     done = 0
+    clock: CoarseClock | None = None
+    evened: Evened | None = None
     with opened(table.path) as handle, Translated(table.path):
         header, first = table.header_lines, 1
         while chunk := next_lines(table.path, handle, first, block_lines):
@@ -32,7 +36,14 @@ def read_text(table: Table, block_lines: int = BLOCK_LINES) -> Iterator[TableBlo
             first += len(chunk)
             before, header = header, max(0, header - len(lines))
             if lines[before:]:
-                yield _parse(table, numbers[before:], lines[before:], done)
+                part = _parse(table, numbers[before:], lines[before:], done)
+                if not done and table.rate_hz is None:
+                    clock = coarse_clock(part.block.time_s)
+                    evened = None if clock is None else Evened(clock)
+                if evened is not None:
+                    block = replace(part.block, time_s=evened(part.block.time_s))
+                    part = replace(part, block=block, clock=clock)
+                yield part
                 done += len(lines[before:])
     if not done:
         raise DataError(f"{table.path}: no rows after the header line: expected rows of numbers")

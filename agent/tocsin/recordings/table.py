@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tocsin.recordings.clock import CoarseClock
 from tocsin.records import Bools, Channel, SampleBlock
 
 
@@ -91,12 +92,14 @@ class TableBlock:
         stamps: (n,) the time as the file writes it; the number of seconds where it has none; ISO 8601 of segments.
         lines: (n,) line numbers, from 1; of segments, row numbers.
         label: (n,) true where the label column says anomalous; None without one.
+        clock: the file's, where its stamps are too coarse and were evened.
     """
 
     block: SampleBlock
     stamps: list[str]
     lines: Sequence[int]
     label: Bools | None
+    clock: CoarseClock | None = None
 
 
 def channel_key(name: str) -> str:

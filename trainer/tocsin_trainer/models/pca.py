@@ -39,6 +39,26 @@ def build_short(windows: Floats32, seed: int) -> Any:
     return _build(windows, max(1, windows.shape[1] // 2), seed, "pca_short")
 
 
+def extremes(model: Any, windows: Floats32) -> Floats32:
+    """(2k, T, C) windows along each principal direction, both ways, as far as the inputs' range goes.
+
+    A fault moves many rows and channels together: numbers that each stay within the range of their own then add up to
+    latent ones far beyond any of normal running. Cut off by int8, they would be missing in what is rebuilt.
+
+    Args:
+        model: as `build` or `build_short` gives it.
+        windows: (N, T, C) normal, standardised.
+    """
+    directions = np.asarray(model.get_layer("encode").get_weights()[0]).T
+    peak = np.abs(windows).max()
+    _, length, channels = windows.shape
+    each = (peak / np.abs(directions).max(axis=1, keepdims=True) * directions).reshape(len(directions), -1, channels)
+    made = np.zeros((2, len(each), length, channels), np.float32)
+    made[:, :, length - each.shape[1] :] = each, -each
+    both: Floats32 = made.reshape(-1, length, channels)
+    return both
+
+
 def _build(windows: Floats32, rows: int, seed: int, name: str) -> Any:
     rng = np.random.default_rng(seed)
     _, length, channels = windows.shape

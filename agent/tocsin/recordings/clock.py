@@ -1,0 +1,90 @@
+"""Time stamps that are coarser than the sensor's own clock, made even again.
+
+```
+sampled at  0.0   1.05   2.1   …   18.9   19.95   21.0        the sensor: every 1.05 s
+written     0     1      2     …   18     19      21          the logger: whole seconds
+evened      0.0   1.05   2.1   …   18.9   19.95   21.0        nothing was lost at 20
+```
+A logger that writes whole seconds of a sensor that is not quite as quick leaves a second out now and then. No sample is
+missing there, and a row made up for it would be a value that the machine never had. Rules: what tells such a clock from
+lost samples is that the odd steps come regularly; losses come at random. An evened time is never further off its stamp
+than the stamp's unit: where it would be, a sample is missing indeed, or the recording paused.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tocsin.records import Floats
+
+UNITS_S = (1.0, 0.1, 0.01, 0.001)  # that stamps are written in
+WHOLE = 1e-3  # of a unit: how far off a multiple of it what was read may be
+FEWEST = 8  # distances between odd steps, to say that they are regular
+REGULAR = 0.5  # of their mean, that the distances may spread; it is 1 where samples are lost at random
+
+
+@dataclass(frozen=True)
+class CoarseClock:
+    """How stamps are rounded.
+
+    Attributes:
+        period_s: from sample to sample.
+        unit_s: of the stamps.
+    """
+
+    period_s: float
+    unit_s: float
+
+
+def coarse_clock(time_s: Floats) -> CoarseClock | None:
+    """The sensor's clock, where stamps are too coarse to show it; None where they are good as they are.
+
+    Args:
+        time_s: (n,) stamps of a file's first samples.
+
+    >>> coarse_clock(np.floor(1.05 * np.arange(400)))
+    CoarseClock(period_s=1.050125313283208, unit_s=1.0)
+    >>> coarse_clock(np.arange(400.0)) is None
+    True
+    """
+    steps = np.diff(time_s)
+    if not np.any(steps > 0):
+        return None
+    usual = float(np.median(steps[steps > 0]))
+    units = time_s[:, None] / np.array(UNITS_S)
+    whole = np.flatnonzero((np.abs(units - np.round(units)) < WHOLE).all(axis=0))
+    if not len(whole) or 2 * UNITS_S[whole[0]] < usual * (1 - WHOLE):  # a unit more is still the next row
+        return None
+    unit = UNITS_S[whole[0]]
+    near = (steps > 0) & (np.abs(steps - usual) < 1.5 * unit)
+    apart = np.diff(np.flatnonzero(near & (np.abs(steps - usual) > unit / 2)))
+    if len(apart) < FEWEST or apart.std() > REGULAR * apart.mean():
+        return None
+    return CoarseClock(float(steps[near].mean()), unit)
+
+
+class Evened:
+    """Follows a coarse clock, block by block.
+
+    Args:
+        clock: of the file.
+    """
+
+    def __init__(self, clock: CoarseClock) -> None:
+        self._clock = clock
+        self._stamp = self._time = -np.inf
+
+    def __call__(self, time_s: Floats) -> Floats:
+        """(n,) the next stamps, evened; what goes back or comes twice stays so."""
+        period, unit = self._clock.period_s, self._clock.unit_s
+        stamp, time, out = self._stamp, self._time, []
+        for new in time_s.tolist():
+            if new > stamp:
+                paused = new - time > 2 * period + unit
+                time = new if paused else min(max(time + period, new - unit), new + unit)
+            elif new < stamp:
+                time = new
+            stamp = new
+            out.append(time)
+        self._stamp, self._time = stamp, time
+        return np.array(out)
