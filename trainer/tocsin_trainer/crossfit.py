@@ -65,6 +65,7 @@ def crossfit(
     stretches: list[Stretch] = []
     courses: list[Scores] = []
     once: list[int] = []
+    fold: list[int] = []
     blocks = list(folds(data.stretches, grid))
     for n, (kept, held, plain) in enumerate(blocks):
         run.progress("cross-fit", n, len(blocks), family)
@@ -76,9 +77,10 @@ def crossfit(
         member = Member(TfliteModel(rung.content), preprocessor, kind, input_range=rung.input_range)
         once += [len(stretches) + k for k in plain]
         stretches += held
+        fold += [n] * len(held)
         courses += bare_scores(Scorer((member,), grid.channel_weights, Threshold(1.0), modes=grid.modes), held, grid)
     scores = (tuple(courses),)  # of float and converted: they decide alike, or the rung would not have passed
-    return built, Normal(tuple(stretches), grid, scores, scores, tuple(once))
+    return built, Normal(tuple(stretches), grid, scores, scores, tuple(once), tuple(fold))
 
 
 def folds(

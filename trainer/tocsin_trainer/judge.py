@@ -65,6 +65,26 @@ def mix(normal: tuple[Courses, ...]) -> Mix:
     return Mix(tuple(float(np.exp(log.mean())) for log in logs), tuple((weights / weights.mean()).tolist()))
 
 
+def mixed(members: tuple[Courses, ...], fold: tuple[int, ...]) -> Courses:
+    """The ensemble's scores in normal running, to set a limit on: those of each fold by the mix of the others.
+
+    Weights are chosen so that these very scores are calm. Of scores that have chosen their weights themselves the
+    highest is too low, by the more the shorter the recording is.
+
+    Args:
+        members: the bare scores of each, stretch by stretch.
+        fold: of each stretch, which was held back together; with less than two of them, all scores make the mix.
+    """
+    if len(members) == 1 or len(set(fold)) < 2:
+        return mix(members)(members)
+    out: dict[int, Scores] = {}
+    for number in set(fold):
+        held = [k for k, own in enumerate(fold) if own == number]
+        how = mix(tuple(tuple(each[k] for k, own in enumerate(fold) if own != number) for each in members))
+        out |= zip(held, how(tuple(tuple(each[k] for k in held) for each in members)), strict=True)
+    return tuple(out[k] for k in range(len(fold)))
+
+
 @dataclass(frozen=True)
 class Normal:
     """Normal running that the members were not fitted on, scored by each of them, float and converted.
@@ -75,6 +95,7 @@ class Normal:
         converted: of each member.
         exact: the same of the float models.
         once: which of the stretches, together, hold each row once.
+        fold: of each stretch, with which others it was held back; empty where models are fitted once.
     """
 
     stretches: tuple[Stretch, ...]
@@ -82,6 +103,7 @@ class Normal:
     converted: tuple[Courses, ...]
     exact: tuple[Courses, ...]
     once: tuple[int, ...] = ()
+    fold: tuple[int, ...] = ()
 
     def beside(self, others: tuple["Normal", ...]) -> "Normal":
         """The same rows, scored by the members of all."""
@@ -118,13 +140,13 @@ class Judge:
         normal = normal or self._held_back(members)
         converted, exact = mix(normal.converted), mix(normal.exact)
         own, own_float = (
-            self._calibrated(*each, normal) for each in ((converted, normal.converted), (exact, normal.exact))
+            self._calibrated(mixed(each, normal.fold), normal) for each in (normal.converted, normal.exact)
         )
         limit, limit_float = own.threshold, own_float.threshold
         scorer = self.scorer(members, converted, limit)
         injected = scorer.score(self._parts.injected).value
         bare = scorer.score(self._parts.calibration).value
-        unseen = [] if not normal.once else [self._in_turn(normal, converted, limit)]
+        unseen = [] if not normal.once else [self._in_turn(normal, limit)]
         titles = [title for title in self._shown if title == LABELLED or not unseen]
         played = (*unseen, *(self._play(title, members, converted, limit) for title in titles))
         judged = [self._play(LABELLED, members, exact, limit_float, exact=True)] if LABELLED in titles else []
@@ -165,10 +187,10 @@ class Judge:
         )
         return Normal(self._calibration, grid, converted, exact)
 
-    def _calibrated(self, how: Mix, members: tuple[Courses, ...], normal: Normal) -> Calibrated:
+    def _calibrated(self, bare: Courses, normal: Normal) -> Calibrated:
         """Smoothed scores of normal running, and the limit that they give."""
         options, grid = self._options, normal.grid
-        bare, stretches = how(members), normal.stretches
+        stretches = normal.stretches
         rows = sum(map(len, stretches))
         if normal.once:
             rows = sum(len(stretches[k]) for k in normal.once)
@@ -185,10 +207,10 @@ class Judge:
             independent=rows / grid.length,
         )
 
-    def _in_turn(self, normal: Normal, how: Mix, limit: Threshold) -> Played:
-        courses = tuple(tuple(each[k] for k in normal.once) for each in normal.converted)
+    def _in_turn(self, normal: Normal, limit: Threshold) -> Played:
+        bare = mixed(normal.converted, normal.fold)
         stretches = tuple(normal.stretches[k] for k in normal.once)
-        return play(IN_TURN, how(courses), stretches, normal.grid, self._options.rule, limit)
+        return play(IN_TURN, tuple(bare[k] for k in normal.once), stretches, normal.grid, self._options.rule, limit)
 
     def _gate(
         self,
