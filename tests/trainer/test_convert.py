@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tocsin.core.interpreter import TfliteModel, runtime
+from tocsin.core.preprocess import Limit, Preprocessor
+from tocsin.core.scoring import Member, residual
 from tocsin.errors import TocsinError
 from tocsin.records import Floats32
 from tocsin_trainer.convert import HEADROOMS, LADDER, REPRESENTATIVE, Converter, representative
@@ -107,12 +109,26 @@ def test_the_ladder_goes_from_small_to_exact(models: dict[str, Fitted], converte
     assert len({rung.content for rung in rungs[: len(HEADROOMS)]}) == len(HEADROOMS)
 
 
+@pytest.mark.parametrize("family", ["pca", "pca_short", "t2"])
+def test_linear_int8_models_score_windows_far_outside_as_float_ones_do(
+    family: str, models: dict[str, Fitted], converter: Converter
+) -> None:
+    rng = np.random.default_rng(2)
+    faults = (OTHER * rng.uniform(1, 40, (len(OTHER), 1, 1)) + rng.normal(0, 5, (len(OTHER), 1, 3))).astype(np.float32)
+    rung, kind = converter.convert(models[family], "int8"), FAMILIES[family].kind
+    shown = Preprocessor((Limit(1000.0),))
+    expected = residual(kind, faults, models[family].model.predict(faults, verbose=0))
+    found = Member(TfliteModel(rung.content), shown, kind, input_range=rung.input_range).residual(faults)
+    ratio = (found**2).mean(axis=(1, 2)) / (expected**2).mean(axis=(1, 2))
+    assert np.percentile(np.abs(np.log(ratio)), 90) < 0.2
+
+
 def test_headroom_lets_drift_through_that_plain_ranges_cut_off(models: dict[str, Fitted], converter: Converter) -> None:
     drifted = 3 * OTHER
-    expected = models["pca"].model.predict(drifted, verbose=0)
+    expected = models["dense_ae"].model.predict(drifted, verbose=0)
 
     def error(headroom: float) -> float:
-        content = converter.convert(models["pca"], "int8", headroom).content
+        content = converter.convert(models["dense_ae"], "int8", headroom).content
         return float(np.mean((TfliteModel(content).predict(drifted) - expected) ** 2))
 
     assert error(3.0) < 0.1 * error(1.0)

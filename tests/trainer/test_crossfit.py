@@ -7,8 +7,8 @@ from tocsin.core.threshold import ALONE, highest
 from tocsin.records import Channel, Floats, Rows, Scores
 from tocsin_trainer.crossfit import FOLDS, folds
 from tocsin_trainer.export import Grid
-from tocsin_trainer.judge import Mix, mix
-from tocsin_trainer.models import t2
+from tocsin_trainer.judge import Mix, mix, mixed
+from tocsin_trainer.models import pca, t2
 from tocsin_trainer.stretch import Stretch
 
 CHANNELS = (Channel("a"), Channel("b"))
@@ -63,6 +63,18 @@ def test_a_member_weighs_the_more_the_less_it_wanders_in_normal_running() -> Non
     assert np.log(how.normalisers) == pytest.approx((2, -1), abs=0.05)
 
 
+def test_the_scores_that_set_the_limit_have_not_chosen_their_own_weights() -> None:
+    rng = np.random.default_rng(0)
+    first, second = ([course(level + spread * rng.normal(size=300))[0] for spread in spreads]
+                     for level, spreads in ((2, (0.1, 0.1, 0.9)), (-1, (0.4, 0.4, 0.1))))  # fmt: skip
+    members, fold = (tuple(first), tuple(second)), (0, 0, 1)
+    found = mixed(members, fold)
+    others = mix((tuple(first[:2]), tuple(second[:2])))
+    np.testing.assert_allclose(found[2].value, others((tuple(first[2:]), tuple(second[2:])))[0].value)
+    assert others.weights[0] > others.weights[1] and found[2].value.max() > 2 * mix(members)(members)[2].value.max()
+    np.testing.assert_array_equal(mixed(members, ())[2].value, mix(members)(members)[2].value)
+
+
 def test_a_member_that_does_not_wander_at_all_does_not_silence_the_others() -> None:
     still, moving = course(np.zeros(50)), course(np.random.default_rng(0).normal(0, 0.2, 50))
     assert mix((still, moving)).weights[1] > 0.3
@@ -90,3 +102,22 @@ def test_what_breaks_a_tight_relation_is_among_the_windows_that_set_int8_ranges(
     usual, far = (np.abs(model.predict(each, verbose=0)).max() for each in (windows, beyond))
     assert beyond.shape == (2, 4, 2) and far > 5 * usual
     assert np.abs(beyond).max() <= np.abs(windows).max() + np.abs(windows.mean(axis=0)).max()
+
+
+def test_latent_numbers_of_pca_have_room_for_all_that_inputs_within_their_range_can_do() -> None:
+    rng = np.random.default_rng(0)
+    moves = rng.normal(size=(400, 1, 1)) * np.array([1, -1, 0.5]) + rng.normal(size=(400, 12, 1))
+    windows = (moves + 0.1 * rng.normal(size=(400, 12, 3))).astype(np.float32)
+    for build, rows in ((pca.build, 12), (pca.build_short, 6)):
+        model = build(windows, seed=0)
+        beyond = pca.extremes(model, windows)
+        encode, bias = (np.asarray(weight) for weight in model.get_layer("encode").get_weights())
+
+        def latent(given: Floats, last: int = rows, encode: Floats = encode, bias: Floats = bias) -> Floats:
+            reached: Floats = np.abs(given[:, -last:].reshape(len(given), -1) @ encode + bias).max(axis=0)
+            return reached
+
+        peak = np.abs(windows).max()
+        assert beyond.shape == (2 * encode.shape[1], 12, 3) and np.abs(beyond).max() == pytest.approx(peak, rel=1e-5)
+        np.testing.assert_allclose(latent(beyond), peak, rtol=0.1)
+        assert (latent(windows) < 1.1 * latent(beyond)).all()

@@ -49,7 +49,7 @@ def extremes(model: Any, windows: Floats32) -> Floats32:
         model: as `build` or `build_short` gives it.
         windows: (N, T, C) normal, standardised.
     """
-    directions = np.asarray(model.get_layer("encode").get_weights()[0]).T
+    directions = np.asarray(model.get_layer("encode").get_weights()[0]).T  # each times its largest number
     peak = np.abs(windows).max()
     _, length, channels = windows.shape
     each = (peak / np.abs(directions).max(axis=1, keepdims=True) * directions).reshape(len(directions), -1, channels)
@@ -72,8 +72,9 @@ def _build(windows: Floats32, rows: int, seed: int, name: str) -> Any:
     rebuilt = keras.layers.Dense(rows * channels, name="decode")
     late = window if rows == length else keras.layers.Cropping1D((length - rows, 0))(window)
     out = keras.layers.Reshape((rows, channels))(rebuilt(latent(keras.layers.Flatten()(late))))
-    latent.set_weights([basis, -mean @ basis])
-    rebuilt.set_weights([basis.T, mean])
+    largest = np.abs(basis).max(axis=0)  # all latent numbers reach as far: one int8 range is theirs
+    latent.set_weights([basis * largest, -mean @ basis * largest])
+    rebuilt.set_weights([(basis / largest).T, mean])
     return keras.Model(window, out, name=name)
 
 
