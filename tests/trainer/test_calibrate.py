@@ -93,27 +93,48 @@ def test_the_same_seed_gives_the_same_promise() -> None:
     assert one.threshold == two.threshold
 
 
+@pytest.mark.parametrize(
+    ("hours", "per_hour", "needed"), [(300, 1 / 12, 14 * 24), (400, 1 / 168, 3 * 168), (700, 1 / 730.5, 3 * 730.5)]
+)
+def test_a_promise_needs_two_weeks_and_time_for_three_of_the_asked_alarms(
+    hours: float, per_hour: float, needed: float
+) -> None:
+    promise = budget((normal(hours),), 60.0, per_hour, RULE).promise
+    assert promise.refused and promise.needed_hours >= needed
+
+
+def test_a_load_that_stays_for_days_needs_a_longer_recording_than_one_that_changes_within_hours() -> None:
+    rng = np.random.default_rng(0)
+    fast, slow = (false_alarms.scores(rng, 600 * 60, 0.3, drift_h) for drift_h in (1.0, 48.0))
+    one, other = (budget((course,), 60.0, 1 / 24, RULE).promise for course in (fast, slow))
+    assert not one.refused
+    assert other.refused and other.needed_hours > 3 * 600
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_episodes_that_a_higher_limit_splits_are_counted_as_the_detector_would(seed: int) -> None:
+    """A machine whose loud times have valleys; as if each stayed one episode, 56 and 58 would come out."""
+    course = false_alarms.KINDS["channels"](np.random.default_rng(seed), 60_000)
+    course = false_alarms.smoothed(course, false_alarms.SPAN, 2.0 * float(np.median(course)))
+    found = budget((course,), 60.0, 1 / 24, RULE)
+    assert raised(course, found.limit) == found.promise.episodes == pytest.approx(1000 / 24, rel=0.15)
+
+
 @pytest.fixture(scope="module")
 def promises() -> Floats:
-    """Of three kinds of normal running, ten recordings of two weeks each, against a year of use."""
-    tables = []
-    for kind in ("calm", "bursts", "slow"):
-        simulate = false_alarms.KINDS[kind]
-        use = simulate(np.random.default_rng(10_000), 8_766 * 60)
-        use = false_alarms.smoothed(use, false_alarms.SPAN, 2.0 * float(np.median(use)))
-        tables.append(false_alarms.kept(simulate, use, 336.0, "3/week", 10))
-    return np.concatenate(tables)
+    """Of three kinds of normal running, eight recordings of three weeks each, against half a year of use."""
+    return np.concatenate([false_alarms.row(kind, 504.0, "1/day", 8, 4_000) for kind in ("calm", "bursts", "slow")])
 
 
 def test_nine_promises_in_ten_hold(promises: Floats) -> None:
     """`benchmarks/false_alarms.py` plays fifty recordings of each kind and of several lengths."""
-    assert promises[:, 0].mean() >= 0.9
+    assert false_alarms.holds(promises)
 
 
 def test_the_interval_says_something(promises: Floats) -> None:
     width, refused, ratio = promises[:, 1], promises[:, 2], promises[:, 3]
-    assert np.median(width) < 15
-    assert refused.mean() < 0.5
+    assert np.median(width[refused == 0]) < 10
+    assert refused[:16].mean() < 0.5 < refused[16:].mean()  # that of a load that drifts over days
     assert 0.5 < np.median(ratio) < 2
 
 

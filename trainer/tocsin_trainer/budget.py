@@ -1,7 +1,7 @@
 """The limit at which normal running raises so many alarms an hour, and how sure that is.
 
 ```
-score courses ─ detector at a base level ─► episodes ─ peak of each ─► rate at the base × tail above it ─► limit
+score courses ─ detector at a base level ─► episodes ─ peak of each ─► rate at the base × tail × split ─► limit
                                                      └ blocks resampled, the same again; quarters compared ─► interval
 ```
 Rules: an episode is what `AlarmDetector` raises: what is counted here is what a person would be called for. An
@@ -10,6 +10,11 @@ Beyond what the recording shows, the generalised Pareto tail of the peaks speaks
 comes from a block bootstrap with random weights (Rubin, The Bayesian Bootstrap, Ann. Statist. 9, 1981): blocks are
 longer than the scores remember, then longer still, and the widest spread counts. Use differs from the recording as the
 recording's quarters differ from each other: nobody has seen the drift to come.
+
+A recording that happens to look calm gives a narrow interval, and of many recordings those are the ones with something
+to promise. So whether a promise is made is decided more carefully than the interval: the drift is taken as large as a
+calm-looking recording may hide, the upper limit of its variance at 95 %; and the recording has to hold two weeks, as
+every machine has days, nights and weekends, some of the asked alarms, and many times what its scores remember.
 """
 
 from dataclasses import dataclass
@@ -23,7 +28,7 @@ from tocsin.core.tail import SHAPE_MEAN, SHAPE_SD, fit_tail
 from tocsin.records import Change, Floats, Ints
 
 REPLICATES = 300
-NINE_IN_TEN = 1.75  # deviations on each side: a little over the normal law's 1.645, as the deviation is estimated too
+NINE_IN_TEN = 2.0  # deviations on each side: over the normal law's 1.645, as deviation and tail are estimated too
 FEW = 6.0  # independent scores, at which the interval is twice as wide: then the deviation itself is a guess
 FEW_QUARTERS = 1.4  # Student's t against the normal law, where four quarters say how far things wander
 BASE = (25, 100)  # episodes over the base level: at least, where there are so many, and enough
@@ -32,6 +37,10 @@ BLOCKS = (8, 64)  # fewest and most
 LEVELS = 128  # pieces in which the scores' level is followed
 SHARP = 4.0  # a promise holds to this factor: the upper rate is at most so much above the asked one
 MEMORIES = 50.0  # autocorrelation times that a recording has at least: with fewer its interval is a guess itself
+DAYS = 14.0  # that a recording has at least: two weeks, each with its days, nights and weekend
+SHOWN = 3.0  # asked alarms in the time of the recording, at least: beyond lies the tail alone
+SPLIT = 10  # episodes at the level at which it is seen into how many a higher limit splits one
+AS_LARGE_AS = {4: 8.53, 8: 3.23, 16: 2.07, 32: 1.61}  # pieces → (n − 1) / χ² of probability 0.05 with n − 1 degrees
 REACH = 100.0  # times the recording's length: rarer than once in that is not extrapolated
 TINY = 1e-12
 
@@ -89,21 +98,31 @@ def budget(courses: tuple[Floats, ...], hop_s: float, per_hour: float, rule: Ala
     shape, scale = float(law.shape[0]), float(law.scale[0])
     course = _level_course(courses)
     heights = np.linspace(0.0, float(law.quantile(TINY)[0]), 100)
-    drifts = np.array([_drift(course, 1.0 / max(scale + shape * y, 0.01)) for y in heights.tolist()])
+    hazards = 1.0 / np.maximum(scale + shape * heights, 0.01)
+    drifts = np.array([_drift(course, hazard) for hazard in hazards.tolist()])
+    split = _split(courses, levels, rule, base, logs, heights)
     # A recording sees the usual more often than the rare: the mean of a skew rate lies above what it shows.
-    rates = len(found) / hours * law.survival(heights[:, None])[:, 0] * np.exp(drifts / 2)
+    rates = len(found) / hours * law.survival(heights[:, None])[:, 0] * np.exp(drifts / 2 + split)
     falling = np.minimum.accumulate(np.log(np.maximum(rates, TINY)))
     above = float(np.interp(-np.log(asked), -falling, heights))
     limit, expected = base * float(np.exp(above)), min(float(rates[0]), asked)
-    drift = float(np.interp(above, heights, drifts))
-    middle, deviation = _spread(courses, found, logs, above, hours, drift, seed)
+    drift, hazard, parts = (float(np.interp(above, heights, each)) for each in (drifts, hazards, split))
+    middle, deviation = _spread(courses, found, logs, above, hours, seed)
+    middle += drift / 2 + parts
     independent = sum(map(len, courses)) / memory(_logs(courses))
-    reach = NINE_IN_TEN * (1.0 + FEW / independent) * deviation
+    reach = NINE_IN_TEN * (1.0 + FEW / independent)
     most = 3600.0 / (hop_s * (rule.on_n + rule.off_delay))  # no detector raises more
-    low, high = min(expected, float(np.exp(middle - reach))), max(expected, min(most, float(np.exp(middle + reach))))
+    wide = reach * float(np.hypot(deviation, FEW_QUARTERS * np.sqrt(drift)))
+    low, high = min(expected, float(np.exp(middle - wide))), max(expected, min(most, float(np.exp(middle + wide))))
+    hidden = reach * float(np.hypot(deviation, np.sqrt(_hidden(course, hazard))))
+    worst = max(np.log(high), middle + hidden) - np.log(per_hour)
     # The interval's logarithm shrinks as the root of the hours.
-    sharp_after = hours * max(1.0, float(np.log(high / per_hour) / np.log(SHARP)) ** 2)
-    needed = max(sharp_after, hours * MEMORIES / independent)
+    needed = max(
+        hours * (worst / np.log(SHARP)) ** 2 if worst > np.log(SHARP) else 0.0,
+        hours * MEMORIES / independent,
+        24.0 * DAYS,
+        SHOWN / per_hour,
+    )
     kept = needed <= hours
     seen = len(episodes(courses, limit, rule, levels))
     promise = Promise(per_hour, expected, low, high, hours, seen, max(hours, needed), refused=not kept)
@@ -195,10 +214,25 @@ def _base(
     return base, most
 
 
+def _split(
+    courses: tuple[Floats, ...], levels: tuple[Floats, ...], rule: AlarmRule, base: float, logs: Floats, heights: Floats
+) -> Floats:
+    """(n,) the logarithm of how many episodes a limit at such a height makes of one that is seen at the base.
+
+    The detector lets go of a long episode's valleys the earlier the higher its limit is. Counted at the height that
+    some of the peaks reach, in proportion below it, and the same above.
+    """
+    some = float(np.sort(logs)[-min(SPLIT, len(logs))])
+    count = len(episodes(courses, base * float(np.exp(some)), rule, levels))
+    parts = float(np.log(max(1.0, count / max(1, int(np.count_nonzero(logs >= some))))))
+    out: Floats = parts * np.minimum(heights / max(some, TINY), 1.0)
+    return out
+
+
 def _spread(
-    courses: tuple[Floats, ...], found: Episodes, logs: Floats, above: float, hours: float, drift: float, seed: int
+    courses: tuple[Floats, ...], found: Episodes, logs: Floats, above: float, hours: float, seed: int
 ) -> tuple[float, float]:
-    """Middle and standard deviation of the log rate at the limit."""
+    """Middle and standard deviation of the log rate at the limit, without drift."""
     windows = sum(map(len, courses))
     fewest, most = BLOCKS
     block = max(windows / most, min(MEMORY * memory(_logs(courses)), windows / fewest))
@@ -207,8 +241,7 @@ def _spread(
         counts.insert(0, counts[0] * 2)
     rng = np.random.default_rng(seed)
     middles, deviations = zip(*(_resampled(courses, found, logs, above, hours, n, rng) for n in counts), strict=True)
-    wandering = float(np.hypot(deviations[0], FEW_QUARTERS * np.sqrt(drift)))
-    return middles[0] + drift / 2, max(*deviations, wandering)
+    return middles[0], max(deviations)
 
 
 def _resampled(
@@ -243,9 +276,23 @@ def _drift(level: Floats, hazard: float) -> float:
         level: see `_level_course`.
         hazard: by how much the log rate falls when the log limit rises by 1.
     """
-    rate = np.exp(np.minimum(hazard * level, 20.0))
-    rate /= rate.mean()
-    coarse, fine = (float(np.var([p.mean() for p in np.array_split(rate, n)], ddof=1)) for n in (4, 16))
+    coarse, fine = (_between(level, hazard, n) for n in (4, 16))
     # From a quarter, where sixteenths are independent, to 1 for a drift so slow that the recording hides half of it.
     slow = min(1.0, max(0.25, coarse / max(fine, TINY)))
     return float(np.log1p(max(coarse * slow * (1.0 + slow), fine / 16)))
+
+
+def _hidden(level: Floats, hazard: float) -> float:
+    """The largest variance of the mean rate that the recording does not rule out; as `_drift`.
+
+    Of pieces that tell nothing of each other, at each of some lengths: where they do, longer ones show it.
+    """
+    counts = {n: factor for n, factor in AS_LARGE_AS.items() if n <= len(level)}
+    return max((factor * _between(level, hazard, n) / n for n, factor in counts.items()), default=0.0)
+
+
+def _between(level: Floats, hazard: float, pieces: int) -> float:
+    """Variance of the mean rates of so many pieces, about a mean of 1."""
+    rate = np.exp(np.minimum(hazard * level, 20.0))
+    rate /= rate.mean()
+    return float(np.var([piece.mean() for piece in np.array_split(rate, pieces)], ddof=1))

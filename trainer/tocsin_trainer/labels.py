@@ -103,23 +103,21 @@ def labelled(recordings: tuple[Recorded, ...], intervals: tuple[Interval, ...]) 
 
 def untouched(recordings: tuple[Recorded, ...], intervals: tuple[Interval, ...]) -> int:
     """How many intervals touch no row."""
-    return sum(
-        not any(
-            interval.rows(stretch.rows.time_s).any()
-            for recorded in recordings
-            if interval.file in ("", recorded.path.name)
-            for stretch in recorded.stretches
-        )
-        for interval in intervals
-    )
+    touched: set[Interval] = set()
+    for recorded in recordings:
+        own = [interval for interval in intervals if interval.file in ("", recorded.path.name)]
+        for stretch in recorded.stretches:
+            time_s = stretch.rows.time_s
+            touched |= {interval for interval in own if interval.rows(time_s).any()}
+    return sum(interval not in touched for interval in intervals)
 
 
 def _with_labels(recorded: Recorded, intervals: tuple[Interval, ...]) -> Recorded:
     own = [interval for interval in intervals if interval.file in ("", recorded.path.name)]
     stretches = []
     for stretch in recorded.stretches:
-        label = np.zeros(len(stretch), np.bool_)
+        label, time_s = np.zeros(len(stretch), np.bool_), stretch.rows.time_s
         for interval in own:
-            label |= interval.rows(stretch.rows.time_s)
+            label |= interval.rows(time_s)
         stretches.append(replace(stretch, label=label))
     return replace(recorded, stretches=tuple(stretches))

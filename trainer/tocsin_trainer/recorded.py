@@ -1,12 +1,14 @@
 """A recording as the agent would meet it: the bundle's channels, on its grid, cut at gaps.
 
-Rules: nothing is refused that the agent would take; what it would mend is told in `warnings`.
+Rules: nothing is refused that the agent would take; what it would mend is told in `warnings`; rows are read in pieces
+and kept on disk, as in training, so that a recording may be larger than memory.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from tocsin.recordings import MAIN, TableOptions, mended, open_groups, read_grou
 from tocsin.recordings.sniff import EPOCH_UNITS
 from tocsin.records import Bools, Rows
 from tocsin_trainer.export import Grid
-from tocsin_trainer.stretch import Stretch
+from tocsin_trainer.stretch import RowStore, StoredRows, Stretch
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Recorded:
     @property
     def span_s(self) -> tuple[float, float]:
         """Times of the first and the last row."""
-        times = [stretch.rows.time_s for stretch in self.stretches]
-        return min(float(t.min()) for t in times), max(float(t.max()) for t in times)
+        ends = [stretch.read(row, row + 1) for stretch in self.stretches for row in (0, len(stretch) - 1)]
+        times = [float(end.time_s[0]) for end in ends]
+        return min(times), max(times)
 
 
 def grid_of(manifest: Manifest) -> Grid:
@@ -72,16 +75,16 @@ def read_recorded(
     groups = manifest.groups
     tables = open_groups({MAIN: path, **(others or {})}, groups, options)
     joiner = Joiner(groups, wait=False)
-    stretches: list[list[Rows]] = []
+    kept = _Kept()
     labels: list[Bools] = []
     count = 0
     for n, part in read_groups(tables, groups):
         if n == groups.base:
             count += len(part.block)
             labels += [] if part.label is None else [part.label]
-        _append(joiner.push(n, part.block), stretches)
-    _append(joiner.finish(), stretches)
-    whole = [_joined(parts) for parts in stretches]
+        kept.append(joiner.push(n, part.block))
+    kept.append(joiner.finish())
+    whole = kept.stretches()
     if max(map(len, whole), default=0) < manifest.length:
         raise DataError(
             f"{path}: {count} rows, at most {max(map(len, whole), default=0)} of them without a gap: "
@@ -92,21 +95,27 @@ def read_recorded(
     return Recorded(path, made, tuple(mended([table.path for table in tables], joiner)))
 
 
-def _append(parts: list[Rows], stretches: list[list[Rows]]) -> None:
-    for rows in parts:
-        if rows.after_gap or not stretches:
-            stretches.append([])
-        stretches[-1].append(rows)
+class _Kept:
+    """Rows put where they can be read again, and where each stretch of them begins."""
 
+    def __init__(self) -> None:
+        self._store: RowStore | None = None
+        self._firsts: list[int] = []
 
-def _joined(parts: list[Rows]) -> Rows:
-    """Rows that follow one another."""
-    if len(parts) == 1:
-        return parts[0]
-    time_s, values, sample = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("time_s", "values", "sample")
-    )
-    return Rows(time_s, values, sample, True)
+    def append(self, parts: list[Rows]) -> None:
+        """Rows that follow those before, or a gap."""
+        for rows in parts:
+            if self._store is None:
+                self._store = RowStore(rows.values.shape[1])
+            if rows.after_gap or not self._firsts:
+                self._firsts.append(len(self._store))
+            self._store.append(rows)
+
+    def stretches(self) -> list[StoredRows]:
+        """All of them, in order."""
+        if self._store is None:
+            return []
+        return [StoredRows(self._store, *ends) for ends in pairwise([*self._firsts, len(self._store)])]
 
 
 def instant(text: str) -> float:
