@@ -246,6 +246,17 @@ def test_room_for_alarms_is_left_on_the_disk_whatever_recordings_it_costs(tmp_pa
     tight.stop()
 
 
+def test_values_that_do_not_fit_their_channels_are_dropped_and_the_next_are_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    recorder.put("pump-1", CHANNELS[:1], block(0, 7))
+    recorder._flush()
+    assert recorder.statistics.dropped == 7 and "shape (7, 2) for 1 channels" in str(recorder.statistics.last_error)
+    recorder.put("pump-1", CHANNELS, block(7, 3))
+    recorder.start()
+    recorder.stop()
+    assert numbers(tmp_path / "ring/pump-1") == [7, 8, 9]
+
+
 def test_what_waits_in_memory_is_bounded(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, FAR)
     big = SampleBlock(np.zeros(1 << 20), np.zeros((1 << 20, 2)))

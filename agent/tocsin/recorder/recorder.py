@@ -116,6 +116,11 @@ class Recorder:
             channels: columns of the block.
             block: its arrays must not change any more.
         """
+        if block.values.shape != (len(block), len(channels)):  # a driver's mistake must not end the thread
+            self._note(
+                ValueError(f"{stream}: values of shape {block.values.shape} for {len(channels)} channels"), len(block)
+            )
+            return
         size = block.time_s.nbytes + block.values.nbytes
         with self._lock:
             if self._waiting_bytes + size > WAITING_BYTES:
