@@ -38,6 +38,7 @@ MEANING = {  # what the schema leaves unsaid
     "mqtt.keepalive_s": "after so long a silence the connection counts as broken",
     "assets[].source.rate_hz": "samples a second",
     "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
+    "assets[].sources": "instead of `source`: one for each rate group of the bundle, by the group's name",
     "assets[].severity": "of this asset's alarms",
 }
 TITLES = {"mqtt": "The broker", "recording": "Recording, off when left out"}
@@ -120,7 +121,7 @@ def _keys(
         if key == "assets":
             yield from _keys(_resolved(form["items"], whole), whole, "assets[]", "An asset, `assets:`")
         elif key == "assets[].source":
-            for kind, reference in form["discriminator"]["mapping"].items():
+            for kind, reference in form["anyOf"][0]["discriminator"]["mapping"].items():  # the other one is null
                 chosen = _resolved({"$ref": reference}, whole)
                 yield from _keys(chosen, whole, key, f"A source of `type: {kind}`")
         elif key in OPENED:
@@ -162,6 +163,7 @@ def _plain_kind(form: dict[str, Any]) -> str:
         "number": "number",
         "boolean": "true or false",
         "null": "null",
+        "object": "sources by name",
     }
     return words[str(form["type"])]
 

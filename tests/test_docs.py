@@ -164,9 +164,12 @@ def test_every_sample_of_the_configuration_loads(page: Path, body: str) -> None:
 
 
 def test_there_is_a_sample_of_every_source() -> None:
-    shown = {asset["source"]["type"] for _, body in SAMPLES for asset in yaml.safe_load(body).get("assets", [])}
-    mapping = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]["discriminator"]
-    assert shown == set(mapping["mapping"])
+    assets = [asset for _, body in SAMPLES for asset in yaml.safe_load(body).get("assets", [])]
+    shown = {
+        one["type"] for asset in assets for one in (*asset.get("sources", {}).values(), asset.get("source")) if one
+    }
+    form = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]
+    assert shown == set(form["anyOf"][0]["discriminator"]["mapping"])
 
 
 def test_the_keys_of_a_training_file_are_those_of_its_settings() -> None:

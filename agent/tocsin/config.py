@@ -23,7 +23,7 @@ from tocsin.alarms.watch import Prior
 from tocsin.errors import ConfigError
 from tocsin.recorder.settings import RecordingSettings
 from tocsin.settings import CHANNEL_KEY, FilePath, Seconds, Settings
-from tocsin.sources import AnySource
+from tocsin.sources import AnySource, SourceSettings
 
 TOPIC_ID = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
 Id = Annotated[str, Field(pattern=TOPIC_ID, description="lower-case letters, digits and hyphens, 1 to 64")]
@@ -161,12 +161,36 @@ class AssetSettings(Settings):
 
     id: Id
     bundle: FilePath = Field(description="the model, a .tocsin file")
-    source: AnySource = Field(description="where its samples come from")
+    source: AnySource | None = Field(None, description="where its samples come from")
+    sources: dict[str, AnySource] = Field({}, description="instead of `source`: one for each rate group of the bundle")
     alarm: AlarmSettings = AlarmSettings()
     quality: QualitySettings = QualitySettings()
     rules: tuple[RuleSettings, ...] = Field((), description="conditions with alarms of their own")
     severity: Literal["warning", "minor", "major", "critical"] = "major"
     advice: str = Field("", max_length=500, description="what the operator should do; sent with each alarm")
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "AssetSettings":
+        if (self.source is None) != bool(self.sources):
+            raise ValueError("expected `source:`, or `sources:` with one for each rate group of the bundle")
+        return self
+
+    def by_group(self, groups: tuple[str, ...]) -> dict[str, SourceSettings]:
+        """The source of each rate group.
+
+        Args:
+            groups: names of the bundle's, in its order.
+
+        Raises:
+            ConfigError: they are others than the settings have.
+        """
+        given = self.sources if self.source is None else dict.fromkeys(groups[:1], self.source)
+        if set(given) == set(groups):
+            return {name: given[name] for name in groups}
+        if len(groups) == 1:
+            raise ConfigError("sources: the bundle has one group of channels: write `source:` with the source itself")
+        said = f"got {', '.join(given)}" if self.sources else "got `source:`"
+        raise ConfigError(f"sources: the bundle needs a source for each of its groups {', '.join(groups)}, {said}")
 
     def prior(self) -> Prior:
         """What the user knows of it."""

@@ -251,7 +251,9 @@ def _known_keys(keys: tuple[Key, ...], value: Any, kind: type[BaseModel]) -> lis
         node = _follow(node, schema, value)
         if key is None:
             break
-        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
+        named = node.get("additionalProperties")  # of a mapping whose keys are names
+        other = named if isinstance(named, dict) else {}
+        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, other)
         if isinstance(value, dict):
             value = value.get(key)
         elif isinstance(value, list) and isinstance(key, int):

@@ -155,7 +155,8 @@ class Agent:
             alarms_failed_total=alarms.failed,
             waiting_for_disk=alarms.waiting_for_disk,
             clock_synced=synced,
-            sources={asset: source for asset, (source, _) in health.items()},
+            sources={asset: source for asset, (source, _) in health.items()}
+            | {f"{w.asset}/{group}": one for w in self.workers for group, one in w.health_by_group().items()},
             assets={asset: line for asset, (_, line) in health.items()},
             recording=recording,
         )

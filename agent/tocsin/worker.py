@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -24,9 +24,10 @@ from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, SourceError, TocsinError
+from tocsin.feeds import Feed, Feeds
 from tocsin.pipeline import AssetLine, Scored
-from tocsin.records import Channel, SampleBlock, Transition
-from tocsin.sources import MeteredSource, make_source
+from tocsin.records import Change, Channel, SampleBlock, Transition
+from tocsin.sources import MeteredSource, SourceSettings, make_source
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +79,14 @@ class AssetWorker:
         self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: MeteredSource | None = None
+        self._feeds: Feeds | None = None
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
         self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
-        self._held_back = 0
-        self._stale: Staleness | None = None
+        self._held_back = self._late = 0
+        self._stale: tuple[Staleness, ...] = ()
+        self._silent = 0  # sources that are
         self._begin_s = time.monotonic()
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
@@ -101,18 +104,25 @@ class AssetWorker:
         if self._thread.is_alive():
             self._thread.join(10 * READ_TIMEOUT_S)
 
+    def health_by_group(self) -> dict[str, SourceHealth]:
+        """How each source fares, where there are several; from any thread."""
+        feeds = self._feeds
+        return {feed.group.name: _fares(feed) for feed in feeds.each} if feeds else {}
+
     def health(self) -> tuple[SourceHealth, AssetHealth]:
         """How it fares; from any thread."""
         times = sorted(self._inference_ms.copy())
         age = None if self._last_sample_s is None else round(time.monotonic() - self._last_sample_s, 3)
-        source, line, count = self._source, self._line, self._count
+        source, line, count, feeds = self._source, self._line, self._count, self._feeds
         return (
             SourceHealth(
                 state=self._state(),
                 samples_total=self._samples,
                 last_sample_age_s=age,
-                errors_total=self._errors + (source.counts.bad if source else 0),
-                last_error=self._last_error,
+                errors_total=self._errors
+                + (source.counts.bad if source else 0)
+                + sum(feed.errors + feed.source.counts.bad for feed in (feeds.each if feeds else ())),
+                last_error=self._last_error or next(iter(_errors(feeds)), None),
                 **(_meters(source) if source else {}),
             ),
             AssetHealth(
@@ -121,9 +131,10 @@ class AssetWorker:
                 inference_ms_p99=round(float(np.percentile(times, 99)), 4) if times else None,
                 not_finite_total=self._not_finite + (line.not_finite if line else 0),
                 unknown_mode_total=self._unknown_mode + (line.unknown_mode if line else 0),
-                gaps_total=self._gaps + (line.resampler.gaps if line else 0),
+                gaps_total=self._gaps + (line.joiner.gaps if line else 0),
                 held_back_total=self._held_back + (line.watch.held_back if line else 0),
                 bad_channels=list(line.watch.bad_channels()) if line else [],
+                late_total=self._late + (int(line.joiner.late.sum()) if line else 0),
                 false_alarms=count.report() if count else None,
             ),
         )
@@ -136,6 +147,9 @@ class AssetWorker:
         since_s = self._begin_s if self._last_sample_s is None else self._last_sample_s
         if time.monotonic() - since_s > self._patience_s:
             return "silent"
+        states = [feed.state for feed in (self._feeds.each if self._feeds else ())]
+        if "failing" in states or "silent" in states:
+            return "silent"  # of one group; the asset is not scored meanwhile
         return "off_rate" if self._source is not None and self._source.off_rate else "ok"
 
     @property
@@ -149,6 +163,8 @@ class AssetWorker:
         try:
             self._serve_again_and_again()
         finally:
+            if self._feeds is not None:
+                self._feeds.stop()
             if self._count is not None:
                 self._count.keep()
             self.finished.set()
@@ -183,9 +199,10 @@ class AssetWorker:
 
     def _gives_up(self) -> bool:
         """The source was never there, and the settings say not to wait for it."""
-        startup = self._settings.source.startup
-        if startup == "retry" or self._source is None or self._source.opened:
+        settings = self._settings.source
+        if settings is None or settings.startup == "retry" or self._source is None or self._source.opened:
             return False
+        startup = settings.startup
         self.refused = startup == "error"
         log.error("%s: given up at the start, as startup: %s says", self.asset, startup)
         return True
@@ -209,7 +226,8 @@ class AssetWorker:
         if line is not None:
             self._not_finite += line.not_finite
             self._unknown_mode += line.unknown_mode
-            self._gaps += line.resampler.gaps
+            self._gaps += line.joiner.gaps
+            self._late += int(line.joiner.late.sum())
             self._held_back += line.watch.held_back
 
     def _proved_bundle(self) -> Bundle:
@@ -233,27 +251,22 @@ class AssetWorker:
     def _serve(self) -> None:
         """Reads until told to stop, the recording ends, or something fails."""
         bundle = self._proved_bundle()
+        groups = bundle.manifest.groups.groups
+        settings = self._settings.by_group(tuple(group.name for group in groups))
+        if len(groups) > 1:
+            self._serve_groups(bundle, settings)
+            return
         if self._source is None:
-            self._source = make_source(self._settings.source, bundle.manifest.channels, bundle.manifest.sample_rate_hz)
-        if self._stale is None and self._settings.quality.enabled:
-            live, patience_s = self._settings.source.type != "replay", self._settings.quality.stale_after
-            self._stale = Staleness(self.asset, bundle.manifest.sample_rate_hz, live, self._active(), patience_s)
+            self._source = make_source(settings[groups[0].name], groups[0].channels, groups[0].sample_rate_hz)
+        self._watch_sources(bundle, settings[groups[0].name].type != "replay")
         source = self._source
         source.open()
-        if self._line is None:
-            rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
-            self._line = AssetLine(
-                self.asset, bundle, source.channels, rule, self._active(), prior=self._settings.prior()
-            )
-            self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
+        line = self._line or self._new_line(bundle, source.channels)
         while not self._stopping.is_set():
             block = source.read(READ_TIMEOUT_S)
             if len(block):
-                if self.failing:
-                    log.info("%s: samples flow", self.asset)
-                    self.failing, self._last_error = False, None
                 self._record(self.asset, source.channels, block)
-                self._take(block, self._line)
+                self._take(block, line)
             else:
                 self._wait()
             if source.ended:
@@ -264,23 +277,72 @@ class AssetWorker:
         """Conditions of the asset that are on, from before a restart or a failure."""
         return frozenset(alarm for alarm in self._settings.alarm_ids() if self._is_active(alarm))
 
+    def _watch_sources(self, bundle: Bundle, live: bool) -> None:
+        """Looks out for silence of each source."""
+        if not self._stale and self._settings.quality.enabled:
+            patience_s, active = self._settings.quality.stale_after, self._active()
+            self._stale = tuple(
+                Staleness(self.asset, group.sample_rate_hz, live, active, patience_s)
+                for group in bundle.manifest.groups.groups
+            )
+            self._silent = sum(stale.active for stale in self._stale)
+
     def _wait(self) -> None:
-        """Nothing came."""
-        if self._stale is not None:
-            for transition in self._stale.wait(time.monotonic(), time.time()):
+        """Nothing came, or not from every source."""
+        for stale in self._stale:
+            self._hear(stale.wait(time.monotonic(), time.time()))
+
+    def _hear(self, transitions: tuple[Transition, ...]) -> None:
+        """One condition for all sources of the asset: on while any of them is silent."""
+        for transition in transitions:
+            raised = transition.change is Change.RAISED
+            self._silent += 1 if raised else -1
+            if self._silent == (1 if raised else 0):
                 self._report(transition)
 
-    def _take(self, block: SampleBlock, line: AssetLine) -> None:
+    def _serve_groups(self, bundle: Bundle, settings: dict[str, SourceSettings]) -> None:
+        """As `_serve`, from the threads that read the groups' sources."""
+        feeds = self._feeds or Feeds(self.asset, bundle.manifest.groups.groups, settings)
+        self._feeds = feeds
+        self._watch_sources(bundle, feeds.live)
+        line = self._line or self._new_line(bundle, None, feeds.live)
+        while not self._stopping.is_set():
+            got = feeds.read(READ_TIMEOUT_S)
+            self._wait()
+            if got is not None:
+                self._take(got[1], line, got[0])
+            elif all(feed.failing for feed in feeds.each):
+                self.failing = True
+            if feeds.ended:
+                self._tell_all(line.finish(), line, 0.0)
+                self.broken_off = any(feed.broken_off for feed in feeds.each)
+                self.refused = any(feed.refused for feed in feeds.each)
+                return
+
+    def _new_line(self, bundle: Bundle, channels: tuple[Channel, ...] | None, live: bool = False) -> AssetLine:
+        rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
+        prior = self._settings.prior()
+        self._line = AssetLine(self.asset, bundle, channels, rule, self._active(), live, prior)
+        self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
+        return self._line
+
+    def _take(self, block: SampleBlock, line: AssetLine, group: int = 0) -> None:
+        if self.failing:
+            log.info("%s: samples flow", self.asset)
+            self.failing, self._last_error = False, None
         self._samples += len(block)
         self._last_sample_s = time.monotonic()
-        for transition in self._stale.take(block) if self._stale is not None else ():
-            self._report(transition)
+        if self._stale:
+            self._hear(self._stale[group].take(block))
         begin = time.perf_counter()
-        parts = line.feed(block)
+        parts = line.feed(block, group)
         taken_ms = (time.perf_counter() - begin) * 1e3
         windows = sum(len(part.windows) for part in parts)
         if windows:
             self._inference_ms.append(taken_ms / windows)
+        self._tell_all(parts, line, taken_ms / max(1, windows))
+
+    def _tell_all(self, parts: list[Scored], line: AssetLine, inference_ms: float) -> None:
         assert self._count is not None
         for transition in line.watch.told():
             self._report(transition)
@@ -288,7 +350,7 @@ class AssetWorker:
             self._count.take(part)
             for transition in part.transitions:
                 self._report(transition)
-            self._tell(part, taken_ms / windows)
+            self._tell(part, inference_ms)
 
     def _tell(self, part: Scored, inference_ms: float) -> None:
         scores = part.scores
@@ -313,6 +375,26 @@ class AssetWorker:
                     seq=self._windows,
                 ),
             )
+
+
+def _fares(feed: Feed) -> SourceHealth:
+    """One group's source."""
+    since_s = feed.last_sample_s
+    return SourceHealth(
+        state=feed.state,
+        samples_total=feed.source.samples,
+        last_sample_age_s=None if since_s is None else round(time.monotonic() - since_s, 3),
+        errors_total=feed.errors + feed.source.counts.bad,
+        last_error=feed.last_error,
+        **_meters(feed.source),
+    )
+
+
+def _errors(feeds: Feeds | None) -> Iterator[str]:
+    """What ails the groups' sources."""
+    for feed in feeds.each if feeds else ():
+        if feed.last_error is not None:
+            yield f"group {feed.group.name}: {feed.last_error}"
 
 
 def _meters(source: MeteredSource) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.config import AgentSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
+from tocsin.core.groups import Group
 from tocsin.errors import ConfigError
 from tocsin.pipeline import watch_of
+from tocsin.sources import SourceSettings
 from tocsin.sources.replay import ReplaySettings
 
 CONFIG = click.option(
@@ -39,34 +41,39 @@ def check(path: Path, as_json: bool) -> None:
     settings = load_settings(path)
     for n, asset in enumerate(settings.assets):
         bundle = load_bundle(asset.bundle)
-        names = [channel.name for channel in bundle.manifest.channels]
-        rate_hz = bundle.manifest.sample_rate_hz
         try:
             asset.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
+            groups = bundle.manifest.groups.groups
+            sources = asset.by_group(tuple(group.name for group in groups))
             watch_of(asset.id, bundle.manifest, asset.prior())
         except ConfigError as error:
             raise ConfigError(f"{path}: assets[{n}].{error}") from error
-        source = asset.source
-        if isinstance(source, ReplaySettings):
-            missing = [file for file in source.files if not file.is_file()]
-            if missing:
-                raise ConfigError(f"{path}: assets[{n}].source.files: {missing[0]} is not there")
-        elif source.rate_hz is not None and not 0.9 <= source.rate_hz / rate_hz <= 1.1:
-            raise ConfigError(
-                f"{path}: assets[{n}].source.rate_hz: {source.rate_hz:g} is not the bundle's {rate_hz:g}: "
-                "windows would be stretched; set the source to the bundle's rate, or train again"
-            )
-        given = source.given()
-        lacking = [name for name in names if given is not None and name not in {channel.name for channel in given}]
-        if lacking:
-            raise ConfigError(
-                f"{path}: assets[{n}].source.channels: {lacking[0]!r} is missing: the bundle needs {', '.join(names)}"
-            )
+        for group in groups:
+            key = "source" if asset.source is not None else f"sources.{group.name}"
+            _check_source(f"{path}: assets[{n}].{key}", sources[group.name], group)
     if as_json:
         click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
         return
     click.echo(f"{path}: good; {len(settings.assets)} asset{'s' * (len(settings.assets) > 1)}")
     click.echo(f"next: tocsin run -c {path}", err=True)
+
+
+def _check_source(place: str, source: SourceSettings, group: Group) -> None:
+    """Whether a source gives what the bundle needs, as far as that can be told without opening it."""
+    rate_hz, names = group.sample_rate_hz, [channel.name for channel in group.channels]
+    if isinstance(source, ReplaySettings):
+        missing = [file for file in source.files if not file.is_file()]
+        if missing:
+            raise ConfigError(f"{place}.files: {missing[0]} is not there")
+    elif source.rate_hz is not None and not 0.9 <= source.rate_hz / rate_hz <= 1.1:
+        raise ConfigError(
+            f"{place}.rate_hz: {source.rate_hz:g} is not the bundle's {rate_hz:g}: "
+            "windows would be stretched; set the source to the bundle's rate, or train again"
+        )
+    given = source.given()
+    lacking = [name for name in names if given is not None and name not in {channel.name for channel in given}]
+    if lacking:
+        raise ConfigError(f"{place}.channels: {lacking[0]!r} is missing: the bundle needs {', '.join(names)}")
 
 
 @config.command()

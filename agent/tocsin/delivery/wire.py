@@ -313,6 +313,7 @@ class AssetHealth(Wire):
     not_finite_total: Count = Field(0, description="windows without a finite score, left out of the decision")
     unknown_mode_total: Count = Field(0, description="windows of an operating mode that the model does not know")
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
+    late_total: Count = Field(0, description="samples of a rate group that came too late for the row of their time")
     held_back_total: Count = Field(0, description="windows over the limit that rest on doubted channels")
     bad_channels: list[str] = Field([], description="channels whose sensor or line is in alarm")
     false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")
@@ -353,7 +354,7 @@ class Health(Wire):
     alarms_failed_total: Count = Field(0, description="alarm changes that could not be applied")
     waiting_for_disk: bool = Field(False, description="alarms wait in memory until the disk takes them")
     clock_synced: bool
-    sources: dict[str, SourceHealth] = {}
+    sources: dict[str, SourceHealth] = Field({}, description="by asset; of rate groups also by asset/group")
     assets: dict[str, AssetHealth] = {}
     recording: RecordingHealth | None = Field(None, description="null where nothing is recorded")
 
