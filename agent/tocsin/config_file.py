@@ -325,6 +325,10 @@ assets:
       rate_hz: 10              # lines a second; measured when left out
       # baud: 115200
       channels: ["pressure [bar]", "flow [l/min]", "current [A]"]
+    ## Instead of source, for a bundle of several rate groups, one for each by its name:
+    ## sources:
+    ##   main: {type: serial, port: /dev/serial/by-id/usb-sensor-node, rate_hz: 1, channels: [temperature, load]}
+    ##   vibration: {type: serial, port: /dev/serial/by-id/usb-accelerometer, rate_hz: 4000, channels: [vibration_x]}
     # severity: major          # warning, minor, major or critical
     # advice: Check the suction strainer, then call 4711.
     # alarm:                   # what is left out is as the bundle says

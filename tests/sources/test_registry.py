@@ -89,4 +89,4 @@ def test_a_configuration_loads_only_the_module_that_it_names() -> None:
 
 def test_the_schema_of_the_file_knows_every_source() -> None:
     source = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]
-    assert set(source["discriminator"]["mapping"]) == set(SOURCES)
+    assert set(source["anyOf"][0]["discriminator"]["mapping"]) == set(SOURCES)
