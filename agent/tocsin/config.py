@@ -175,6 +175,12 @@ class AssetSettings(Settings):
             raise ValueError("expected `source:`, or `sources:` with one for each rate group of the bundle")
         return self
 
+    def streams(self) -> dict[str, SourceSettings]:
+        """Its sources by the names that their recordings have: `<asset>`, or `<asset>.<group>`."""
+        if self.source is not None:
+            return {self.id: self.source}
+        return {f"{self.id}.{group}": source for group, source in self.sources.items()}
+
     def by_group(self, groups: tuple[str, ...]) -> dict[str, SourceSettings]:
         """The source of each rate group.
 

@@ -310,6 +310,8 @@ class AssetWorker:
             got = feeds.read(READ_TIMEOUT_S)
             self._wait()
             if got is not None:
+                group = feeds.each[got[0]].group
+                self._record(f"{self.asset}.{group.name}", group.channels, got[1])
                 self._take(got[1], line, got[0])
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True

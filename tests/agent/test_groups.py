@@ -161,9 +161,15 @@ def nothing(*_: object) -> None:
     return None
 
 
-def worker(bundle: Bundle, outbox: Outbox, report: Callable[..., None] = nothing, **sources: Any) -> AssetWorker:
+def worker(
+    bundle: Bundle,
+    outbox: Outbox,
+    report: Callable[..., None] = nothing,
+    record: Callable[..., None] = nothing,
+    **sources: Any,
+) -> AssetWorker:
     form = AssetSettings.model_validate({"id": "motor", "bundle": str(bundle.path), "sources": sources})
-    return AssetWorker(form, bundle, nothing, report, lambda _: False, nothing, outbox)
+    return AssetWorker(form, bundle, nothing, report, lambda _: False, nothing, outbox, record)
 
 
 def test_a_dead_source_stalls_no_other_makes_a_gap_and_comes_back(
@@ -202,9 +208,15 @@ def test_recordings_played_at_once_give_the_alarms_of_a_replay(bundle: Bundle, t
     expected = heard(AssetLine("motor", bundle, None), enumerate(rounded))
     transitions: list[Transition] = []
     forms = {"main": write(tmp_path / "p.csv", "pressure", slow), "fast": write(tmp_path / "f.csv", "flow", fast)}
-    motor = worker(bundle, outbox, transitions.append, **forms)
+    recorded: dict[str, int] = {}
+
+    def record(stream: str, channels: tuple[Channel, ...], block: SampleBlock) -> None:
+        recorded[stream] = recorded.get(stream, 0) + len(block)
+
+    motor = worker(bundle, outbox, transitions.append, record, **forms)
     motor.start()
     assert motor.finished.wait(20)
+    assert recorded == {"motor.main": len(slow), "motor.fast": len(fast)}
     assert motor.health()[0].state == "ended" and motor.health()[1].windows_total == len(expected[0])
     assert [(t.time_s, t.change) for t in transitions] == [(t.time_s, t.change) for t in expected[3]] != []
 

@@ -99,11 +99,14 @@ def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float
     whole: list[bool] = []
     threads = [
         threading.Thread(
-            target=lambda asset=asset: whole.append(record_source(asset.id, asset.source.make(()), recorder, stopping)),
+            target=lambda stream=stream, source=source: whole.append(
+                record_source(stream, source.make(()), recorder, stopping)
+            ),
             daemon=True,
         )
         for asset in settings.assets
         if not chosen or asset.id in chosen
+        for stream, source in asset.streams().items()
     ]
     recorder.start()
     click.echo(f"recording to {recorder.folder}/ring; stop with Ctrl-C", err=True)
