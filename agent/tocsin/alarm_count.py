@@ -2,9 +2,9 @@
 
 Rules: an alarm counts when it is raised, true or false, as only people can tell which it was; running counts while no
 alarm is on and no doubted sensor holds the score back, so that a fault that lasts days is one alarm and no time. The
-count belongs to one bundle and one set of alarm settings, and goes on over restarts: it is written at every alarm, every
-ten minutes of running and at the end, so that a loss of power costs minutes. Another bundle, or other settings, begin at
-nothing. A disk that fails costs the count and nothing else.
+count belongs to one bundle and one set of alarm settings, and goes on over restarts: it is written at every alarm,
+every ten minutes of running and at the end, so that a loss of power costs minutes. Another bundle, or other settings,
+begin at nothing. A disk that fails costs the count and nothing else.
 """
 
 import hashlib
