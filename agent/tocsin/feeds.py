@@ -149,8 +149,7 @@ class Feed:
                     log.info("%s: samples flow", self._name)
                     self.failing, self.last_error = False, None
                 self.last_sample_s = time.monotonic()
-                bad = None if block.bad is None else block.bad[:, pick]
-                self._hand_on(replace(block, values=block.values[:, pick], bad=bad, arrived_s=self.last_sample_s))
+                self._hand_on(replace(block.columns(pick), arrived_s=self.last_sample_s))
             if source.ended:
                 log.info("%s: the recording has ended", self._name)
                 return

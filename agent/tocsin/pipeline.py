@@ -101,8 +101,7 @@ class AssetLine:
     def feed(self, block: SampleBlock, group: int = 0) -> list[Scored]:
         """What the samples of a group complete."""
         if self._pick is not None:
-            bad = None if block.bad is None else block.bad[:, self._pick]
-            block = replace(block, values=block.values[:, self._pick], bad=bad)
+            block = block.columns(self._pick)
         self.watch.block(block, group)
         return self._scored(self.joiner.push(group, block))
 

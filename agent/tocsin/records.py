@@ -4,7 +4,8 @@ Rules: all are frozen; arrays are never changed after they are made; times are e
 (not of its arrival); K windows of T rows of C channels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -52,6 +53,19 @@ class SampleBlock:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.time_s)
+
+    def part(self, kept: slice | Bools) -> "SampleBlock":
+        """Some of the samples; the step of the clock goes with the first."""
+        has_first = 0 in np.arange(len(self))[kept][:1]
+        bad = None if self.bad is None else self.bad[kept]
+        step_s = self.step_s if has_first else 0.0
+        return replace(self, time_s=self.time_s[kept], values=self.values[kept], step_s=step_s, bad=bad)
+
+    def columns(self, picked: Sequence[int]) -> "SampleBlock":
+        """Some of the channels, or all in another order."""
+        places = list(picked)
+        bad = None if self.bad is None else self.bad[:, places]
+        return replace(self, values=self.values[:, places], bad=bad)
 
 
 @dataclass(frozen=True, slots=True)

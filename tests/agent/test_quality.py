@@ -11,6 +11,8 @@ from tocsin.alarms.limits import ChannelOverride
 from tocsin.alarms.normal import Normal, NormalCourse
 from tocsin.alarms.quality import Quality
 from tocsin.records import Bools, Change, Channel, Floats, SampleBlock, Transition
+from tocsin.sources.clock import ArrivalClock
+from tocsin.sources.metered import RateMeter
 
 START_S = 1_773_043_200.0
 CHANNELS = (Channel("pressure", "bar"), Channel("flow", "l/min"), Channel("valve"))
@@ -246,3 +248,34 @@ def test_normal_running_is_measured_alike_however_it_is_cut() -> None:
     assert Normal.from_json(NORMAL.to_json()) == NORMAL
     valve = NORMAL.of("valve")
     assert valve is not None and (valve.low, valve.high, valve.longest_run) == (0.0, 1.0, 60)
+
+
+@pytest.mark.parametrize("real", [0.1, 0.5, 0.85, 0.95, 1.0, 1.05, 1.15, 2.0])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_rate_that_health_calls_off_is_a_comms_alarm_too(real: float, rows: int) -> None:
+    now, stated_hz = [0.0], 10.0
+    clock = ArrivalClock(stated_hz, wall=lambda: START_S + now[0], monotonic=lambda: now[0])
+    meter, quality = RateMeter(), Quality("pump-1", CHANNELS, stated_hz, Normal(0))
+    alarms, values = [], running(6000).values
+    for n in range(0, 6000 - rows, rows):
+        now[0] += rows / (stated_hz * real)
+        time_s, step_s = clock.stamp(rows)
+        block = SampleBlock(time_s, values[n : n + rows], now[0], step_s)
+        meter.took(block)
+        alarms += told(list(quality.check(block)))
+        if now[0] > 300:
+            break
+    assert meter.rate_hz is None or meter.rate_hz == pytest.approx(stated_hz * real, rel=0.03)
+    assert alarms == ([] if abs(real - 1) < 0.1 else [("sample-rate", "raised")])
+
+
+def test_a_hole_now_and_then_is_no_rate_and_holes_as_in_normal_running_are_normal() -> None:
+    at, holes = np.arange(2000), np.zeros(2000)
+    holes[[700, 1500]] = 8.0
+    seldom = SampleBlock(START_S + at / 10 + np.cumsum(holes), running(2000).values)
+    assert not told(list(Quality("pump-1", CHANNELS, 10.0, Normal(0)).check(seldom)))
+    often = SampleBlock(START_S + at / 10 + 2.0 * (at // 100), running(2000).values)
+    assert ("sample-rate", "raised") in told(list(Quality("pump-1", CHANNELS, 10.0, Normal(0)).check(often)))
+    assert normal_of(seldom, 10.0).rates == pytest.approx((1.0, 1.0), abs=0.01)
+    normal = normal_of(often, 10.0)
+    assert "sample-rate" not in dict(told(list(Quality("pump-1", CHANNELS, 10.0, normal).check(often))))

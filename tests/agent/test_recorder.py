@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,25 @@ def test_all_that_was_put_is_on_the_disk_after_stop(tmp_path: Path) -> None:
     (file,) = find_segments(tmp_path / "ring/fan-2")
     assert read_header(file).channels == CHANNELS
     assert (recorder.statistics.rows, recorder.statistics.dropped, recorder.statistics.last_error) == (550, 0, None)
+
+
+def test_a_step_of_the_clock_begins_a_frame_so_that_both_sides_of_it_are_known(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    bad = np.zeros((10, 2), np.bool_)
+    bad[3, 1] = True
+    recorder.put("pump-1", CHANNELS, block(0, 10))
+    holed = block(10, 10)
+    holed.values[bad] = np.nan
+    recorder.put("pump-1", CHANNELS, replace(holed, bad=bad))
+    recorder.put("pump-1", CHANNELS, replace(block(20, 10), step_s=86400.0))
+    recorder.put("pump-1", CHANNELS, block(30, 10))
+    recorder.start()
+    recorder.stop()
+    (file,) = find_segments(tmp_path / "ring/pump-1")
+    frames = list(segment.read_blocks(file))
+    assert [(len(frame), frame.step_s) for frame in frames] == [(20, 0.0), (20, 86400.0)]
+    assert frames[0].bad is not None and np.argwhere(frames[0].bad).tolist() == [[13, 1]]
+    assert frames[1].bad is None
 
 
 def test_a_second_recorder_refuses_the_folder_until_the_first_has_stopped(tmp_path: Path) -> None:

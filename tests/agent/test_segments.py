@@ -1,6 +1,7 @@
 """Segments: what is written comes back, and a cut costs the cut frame only."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_what_was_written_comes_back(tmp_path: Path, precision: str, kind: type)
     for sent, got in zip((missing, block(30, 20)), back, strict=True):
         np.testing.assert_array_equal(got.time_s, sent.time_s)
         np.testing.assert_array_equal(got.values, sent.values.astype(kind).astype(np.float64))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_step_of_the_clock_and_what_the_source_called_bad_come_back(tmp_path: Path, precision: str) -> None:
+    sent = block(40)
+    other_nan = np.array([0x7FC00001], "<u4").view("<f4").astype(np.float64)[0]  # as a register may hold
+    sent.values[5:8, 0], sent.values[20, 1] = np.nan, other_nan
+    bad = np.zeros(sent.values.shape, np.bool_)
+    bad[6:8, 0] = True
+    written(tmp_path / "a.seg", replace(sent, step_s=-3600.5, bad=bad), block(5, 40), precision=precision)
+    stepped, plain = read_blocks(tmp_path / "a.seg")
+    assert (stepped.step_s, plain.step_s, plain.bad) == (-3600.5, 0.0, None)
+    np.testing.assert_array_equal(stepped.bad, bad)
+    np.testing.assert_array_equal(np.isnan(stepped.values), np.isnan(sent.values))
+    table = open_table(tmp_path / "a.seg", TableOptions(columns=("temp", "pressure")))
+    read = next(iter(read_table(table))).block
+    np.testing.assert_array_equal(read.bad, bad[:, ::-1])
+    assert read.step_s == -3600.5
 
 
 def test_a_cut_at_any_byte_of_the_tail_leaves_the_frames_before(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class Alarm:
     @property
     def alarm_class(self) -> AlarmClass:
         """What is at fault."""
-        return _CLASS.get(self.latest.cause, AlarmClass.PROCESS)
+        return class_of(self.latest.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,15 @@ def _told_apart(seen: float, expected: float) -> tuple[str, str]:
         if texts[0] != texts[1]:
             break
     return texts
+
+
+def class_of(cause: str) -> AlarmClass:
+    """What is at fault where an alarm has this cause; the machine, where the cause is not known.
+
+    >>> class_of("stuck").value, class_of("model").value
+    ('sensor', 'process')
+    """
+    return _CLASS.get(cause, AlarmClass.PROCESS)
 
 
 def ulid(time_s: float, randomness: bytes) -> str:

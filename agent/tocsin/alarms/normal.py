@@ -14,7 +14,7 @@ from tocsin.errors import BundleError
 from tocsin.records import Bools, Floats, Ints
 
 RATE_ROWS, RATE_S = 64, 10.0  # the rate is measured over the longer of the two
-RATE_GAP_ROWS = 5.5  # a longer silence is a gap, no rate
+RATE_GAP_ROWS, RATE_GAP_S = 10.0, 10.0  # a silence longer than both is told as one: it is a gap, no rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,7 @@ class RateMeter:
     def __init__(self, rate_hz: float) -> None:
         self.rate_hz = rate_hz
         self.samples = max(RATE_ROWS, math.ceil(RATE_S * rate_hz))
+        self._gap_rows = max(RATE_GAP_ROWS, RATE_GAP_S * rate_hz)
         self._begin_s = self._last_s = math.nan
         self._count = 0
 
@@ -153,7 +154,7 @@ class RateMeter:
     def push(self, time_s: Floats) -> list[tuple[int, float]]:
         """(index, rate as part of the nominal one) at each end of a stretch; a gap, or a time going back, breaks it."""
         step = np.diff(time_s, prepend=self._last_s) * self.rate_hz
-        broken = np.flatnonzero(~((step >= 0) & (step <= RATE_GAP_ROWS))).tolist()
+        broken = np.flatnonzero(~((step >= 0) & (step <= self._gap_rows))).tolist()
         found: list[tuple[int, float]] = []
         start = 0
         for stop in [*broken, len(time_s)]:
@@ -186,7 +187,7 @@ class NormalCourse:
 
     def __init__(self, names: tuple[str, ...], rate_hz: float) -> None:
         self._names, self._runs, self._meter = names, Runs(len(names)), RateMeter(rate_hz)
-        self._rows, self._rates = 0, [1.0]
+        self._rows, self._rate, self._rates = 0, 1.0, (1.0, 1.0)
         self._low, self._high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
         self._run, self._step = np.zeros(len(names), np.int64), np.zeros(len(names))
         self._last = np.full((1, len(names)), np.nan)
@@ -202,7 +203,10 @@ class NormalCourse:
             return
         self._rows += len(values)
         real = np.diff(time_s, prepend=np.nan) != 0
-        self._rates += [rate for _, rate in self._meter.push(time_s[real]) if math.isfinite(rate)]
+        for rate in (rate for _, rate in self._meter.push(time_s[real]) if math.isfinite(rate)):
+            slowest, fastest = self._rates  # of two stretches in a row: one alone raises no alarm either
+            self._rates = min(slowest, max(rate, self._rate)), max(fastest, min(rate, self._rate))
+            self._rate = rate
         finite = np.isfinite(values)
         self._low = np.minimum(self._low, np.where(finite, values, np.inf).min(axis=0))
         self._high = np.maximum(self._high, np.where(finite, values, -np.inf).max(axis=0))
@@ -216,4 +220,4 @@ class NormalCourse:
         """Of all that was pushed."""
         columns = (self._names, self._low.tolist(), self._high.tolist(), self._run.tolist(), self._step.tolist())
         channels = tuple(NormalChannel(*each) for each in zip(*columns, strict=True) if math.isfinite(each[1]))
-        return Normal(self._rows, (min(self._rates), max(self._rates)), channels)
+        return Normal(self._rows, self._rates, channels)

@@ -228,25 +228,35 @@ class Recorder:
 
 
 def _joined(items: "deque[_Samples | _Alarm]") -> "list[_Samples | _Alarm]":
-    """Samples of one stream that follow one another become one frame, up to the next alarm."""
+    """Samples of one stream that follow one another become one frame, up to the next alarm or step of the clock."""
     out: list[_Samples | _Alarm] = []
     parts: dict[tuple[str, tuple[Channel, ...]], list[SampleBlock]] = {}
 
     def put_out() -> None:
         for (stream, channels), blocks in parts.items():
-            time_s = np.concatenate([block.time_s for block in blocks])
-            values = np.concatenate([block.values for block in blocks])
-            out.append(_Samples(stream, channels, SampleBlock(time_s, values)))
+            out.append(_Samples(stream, channels, _one(blocks)))
         parts.clear()
 
     for item in items:
         if isinstance(item, _Samples):
+            if item.block.step_s:
+                put_out()
             parts.setdefault((item.stream, item.channels), []).append(item.block)
         else:
             put_out()
             out.append(item)
     put_out()
     return out
+
+
+def _one(blocks: list[SampleBlock]) -> SampleBlock:
+    """Blocks, of which only the first may begin with a step of the clock, as one."""
+    time_s = np.concatenate([block.time_s for block in blocks])
+    values = np.concatenate([block.values for block in blocks])
+    bad = None
+    if any(block.bad is not None for block in blocks):
+        bad = np.concatenate([np.zeros_like(b.values, np.bool_) if b.bad is None else b.bad for b in blocks])
+    return SampleBlock(time_s, values, step_s=blocks[0].step_s, bad=bad)
 
 
 def _is_there(path: Path) -> bool:

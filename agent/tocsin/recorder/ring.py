@@ -142,7 +142,7 @@ class Ring:
                 for block in read_blocks(path):
                     late = block.time_s >= time_s
                     if late.any():
-                        yield SampleBlock(block.time_s[late], block.values[late])
+                        yield block.part(late)
             except DataError:
                 continue
 

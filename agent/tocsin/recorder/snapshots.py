@@ -123,7 +123,7 @@ class Snapshots:
                 named = Header(header.stream, header.channels, header.precision, opened.folder.name)
                 opened.writers[header.stream] = SegmentWriter(opened.folder / f"{header.stream}.seg", named)
             if opened.writers[header.stream].header.channels == header.channels:
-                opened.writers[header.stream].append(SampleBlock(block.time_s[inside], block.values[inside]))
+                opened.writers[header.stream].append(block.part(inside))
             self._sizes[opened.folder.name] = sum(writer.size for writer in opened.writers.values())
         if not np.all(inside):
             opened.over.add(header.stream)

@@ -19,7 +19,7 @@ def between(blocks: Iterable[SampleBlock], start_s: float, end_s: float) -> Iter
     for block in blocks:
         inside = (block.time_s >= start_s) & (block.time_s <= end_s)
         if inside.any():
-            yield SampleBlock(block.time_s[inside], block.values[inside])
+            yield block.part(inside)
 
 
 def export(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock]) -> int:

@@ -4,8 +4,11 @@
 file     = MAGIC, frame, frame, …                          only ever appended to
 frame    = length u32 | crc32 u32 | payload                little-endian; the sum is of length and payload
 payload  = the first: JSON, see `Header`
-           all others: n times f8, then C columns of n values, f4 or f8
+           all others: step f8, n times f8, then C columns of n values, f4 or f8
 ```
+`step` is by how many seconds the clock was set before the first sample. A value that its source called bad is a NaN of
+its own, `BAD`: to who does not know it, it is missing like any other.
+
 Rules: a file is read up to the first frame that is not whole; what lies behind it was never promised. A frame that
 could not be written is taken back, so that the next one follows the last whole one. No length in a file is trusted
 before the sum agrees, nor beyond `MAX_FRAME`.
@@ -21,15 +24,17 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tocsin.errors import DataError
-from tocsin.records import Channel, SampleBlock
+from tocsin.records import Bools, Channel, SampleBlock
 
 MAGIC = b"TOCSEG1\n"
 SUFFIX = ".seg"
 MAX_FRAME = 1 << 24  # bytes of payload
 MAX_CHANNELS = 4096
-_HEAD = struct.Struct("<II")
+_HEAD, _STEP = struct.Struct("<II"), struct.Struct("<d")
+BAD = {"float32": 0x7FC00001, "float64": 0x7FF8000000000001}
 
 Precision = Literal["float32", "float64"]
 _TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
@@ -110,13 +115,12 @@ class SegmentWriter:
             OSError: disk full or failing; the frames before stand.
         """
         kind = _TYPES[self.header.precision]
-        most = MAX_FRAME // (8 + kind.itemsize * len(self.header.channels))
+        most = (MAX_FRAME - _STEP.size) // (8 + kind.itemsize * len(self.header.channels))
         for start in range(0, len(block), most):
-            time_s, values = block.time_s[start : start + most], block.values[start : start + most]
-            with np.errstate(over="ignore"):  # beyond float32 it is infinite
-                columns = np.ascontiguousarray(values.T, kind)
-            self._write(_frame(time_s.astype("<f8").tobytes() + columns.tobytes()))
-            self.rows += len(time_s)
+            part = block.part(slice(start, start + most))
+            columns = _columns(part, self.header.precision)
+            self._write(_frame(_STEP.pack(part.step_s) + part.time_s.astype("<f8").tobytes() + columns.tobytes()))
+            self.rows += len(part)
 
     def _write(self, data: bytes) -> None:
         try:
@@ -169,12 +173,28 @@ def read_blocks(path: Path) -> Iterator[SampleBlock]:
         header = _header(path, handle)
         kind, channels = _TYPES[header.precision], len(header.channels)
         for payload in _frames(path, handle):
-            rows, rest = divmod(len(payload), 8 + kind.itemsize * channels)
-            if rest:
+            rows, rest = divmod(len(payload) - _STEP.size, 8 + kind.itemsize * channels)
+            if rest or rows < 0:
                 raise DataError(f"{path}: a frame of {len(payload)} bytes does not hold {channels} channels")
-            time_s = np.frombuffer(payload, "<f8", rows).astype(np.float64)
-            columns = np.frombuffer(payload, kind, rows * channels, 8 * rows).reshape(channels, rows)
-            yield SampleBlock(time_s, np.ascontiguousarray(columns.T, np.float64))
+            (step_s,) = _STEP.unpack_from(payload)
+            time_s = np.frombuffer(payload, "<f8", rows, _STEP.size).astype(np.float64)
+            columns = np.frombuffer(payload, kind, rows * channels, _STEP.size + 8 * rows).reshape(channels, rows)
+            bad: Bools = columns.T.view(f"<u{kind.itemsize}") == BAD[header.precision]
+            values = np.ascontiguousarray(columns.T, np.float64)
+            yield SampleBlock(time_s, values, step_s=step_s, bad=bad if bad.any() else None)
+
+
+def _columns(block: SampleBlock, precision: Precision) -> NDArray[Any]:
+    """(C, n) values as they are written."""
+    kind = _TYPES[precision]
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite
+        columns = np.ascontiguousarray(block.values.T, kind)
+    if not np.isfinite(columns).all():
+        columns = columns.copy() if np.shares_memory(columns, block.values) else columns
+        columns[np.isnan(columns)] = np.nan  # one kind of NaN, whatever the source made
+        if block.bad is not None:
+            columns.view(f"<u{kind.itemsize}")[block.bad.T & np.isnan(columns)] = BAD[precision]
+    return columns
 
 
 def whole_length(path: Path) -> int:

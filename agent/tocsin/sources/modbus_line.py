@@ -98,7 +98,7 @@ class Line:
     """Polls the slaves of one connection until stopped.
 
     Attributes:
-        late: cycles that were left out, because the one before took too long.
+        late: cycles that were left out, because answers took too long; what a slave that fails costs is counted there.
         done: number of the newest cycle that was finished.
     """
 
@@ -111,6 +111,7 @@ class Line:
     done: int = -1
     stopping: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def start(self) -> None:
         """Begins to poll."""
@@ -132,20 +133,21 @@ class Line:
 
     def _poll_again_and_again(self) -> None:
         cycle = 0
-        while not self.stopping.wait(max(0.0, self.begin_s + cycle * self.period_s - time.monotonic())):
+        while not self.stopping.wait(max(0.0, self.begin_s + cycle * self.period_s - self.clock())):
             try:
                 self._poll(cycle)
             except Exception:  # a driver's; the other lines go on
                 log.exception("modbus: a cycle failed")
             self.done = cycle
-            due = int((time.monotonic() - self.begin_s) / self.period_s)
-            self.late += max(0, due - cycle)
+            due = int((self.clock() - self.begin_s) / self.period_s)
+            if not any(slave.failures for slave in self.slaves):
+                self.late += max(0, due - cycle)
             cycle = max(cycle, due) + 1
 
     def _poll(self, cycle: int) -> None:
         end_s = self.begin_s + (cycle + 1 - SPARE) * self.period_s
         todo = sorted(self.slaves, key=lambda slave: (slave.broken, slave.took_s))
-        todo = [slave for slave in todo if not slave.broken or slave.retry_s <= time.monotonic()]
+        todo = [slave for slave in todo if not slave.broken or slave.retry_s <= self.clock()]
         try:
             if todo:
                 self.connection.open(min(slave.timeout_s for slave in todo))
@@ -154,7 +156,7 @@ class Line:
                 self.tell(self._failed(cycle, slave, str(error)))
             return
         for n, slave in enumerate(todo):
-            left_s = end_s - time.monotonic() - sum(other.took_s for other in todo[n + 1 :] if not other.broken)
+            left_s = end_s - self.clock() - sum(other.took_s for other in todo[n + 1 :] if not other.broken)
             if len(self.slaves) == 1:
                 left_s = slave.timeout_s  # nobody waits for it
             if self.stopping.is_set() or (slave.broken and left_s < SHORTEST_S):
@@ -162,22 +164,22 @@ class Line:
             self.tell(self._read(cycle, slave, min(max(left_s, SHORTEST_S), slave.timeout_s)))
 
     def _read(self, cycle: int, slave: Slave, within_s: float) -> Reading:
-        begin_s = time.monotonic()
+        begin_s = self.clock()
         values: list[tuple[int, float]] = []
         try:
             self.connection.open(within_s)
             for request in slave.requests:
                 values += request.decode(self.connection.ask(slave.id, request, begin_s + within_s))
         except NoAnswerError as error:
-            slave.took_s = time.monotonic() - begin_s
+            slave.took_s = self.clock() - begin_s
             return self._failed(cycle, slave, str(error))
-        slave.took_s, slave.failures, slave.pause_s = time.monotonic() - begin_s, 0, FIRST_PAUSE_S
+        slave.took_s, slave.failures, slave.pause_s = self.clock() - begin_s, 0, FIRST_PAUSE_S
         return Reading(cycle, slave.id, values)
 
     def _failed(self, cycle: int, slave: Slave, reason: str) -> Reading:
         slave.failures += 1
         if slave.broken:
-            slave.retry_s = time.monotonic() + slave.pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            slave.retry_s = self.clock() + slave.pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             slave.pause_s = min(2 * slave.pause_s, LONGEST_PAUSE_S)
         return Reading(cycle, slave.id, None, reason)
 

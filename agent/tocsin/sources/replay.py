@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -80,7 +81,7 @@ class ReplaySource:
             return SampleBlock(np.empty(0), np.empty((0, len(self.channels))), time.monotonic())
         if not self._speed:
             self._rest = None
-            return SampleBlock(waiting.time_s, waiting.values, time.monotonic())
+            return replace(waiting, arrived_s=time.monotonic())
         return self._paced(waiting, timeout_s)
 
     def _paced(self, waiting: SampleBlock, timeout_s: float) -> SampleBlock:
@@ -96,8 +97,8 @@ class ReplaySource:
         cut = int(late[0]) if len(late) else len(waiting)
         if first > until:
             cut = 0
-        self._rest = SampleBlock(waiting.time_s[cut:], waiting.values[cut:]) if cut < len(waiting) else None
-        return SampleBlock(waiting.time_s[:cut], waiting.values[:cut], time.monotonic())
+        self._rest = waiting.part(slice(cut, None)) if cut < len(waiting) else None
+        return replace(waiting.part(slice(cut)), arrived_s=time.monotonic())
 
     def _played(self, now: float) -> float:
         assert self._started is not None
