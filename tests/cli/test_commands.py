@@ -276,9 +276,7 @@ def test_config_sample_is_the_sample(tocsin: Tocsin) -> None:
         ("train", "--data", "x.csv", "--k", "-1"),
         ("train", "--data", "x.csv", "--asset", "Pump 1"),
         ("train",),
-        ("train", "--data", str(DATA)),
         ("replay", "--bundle", str(DATA), "--input", str(FAULTS)),
-        ("replay", "--bundle", str(SMALL), "--input", str(DATA)),
         ("replay", "--bundle", str(SMALL), "--input", str(FAULTS), "--rate", "0"),
         ("evaluate", str(SMALL)),
         ("evaluate", str(SMALL), "--data", str(FAULTS), "--fail-under", "vus=0.1"),
@@ -294,6 +292,14 @@ def test_config_sample_is_the_sample(tocsin: Tocsin) -> None:
 def test_a_mistake_of_use_ends_with_2_and_says_how_it_is_meant(tocsin: Tocsin, words: tuple[str, ...]) -> None:
     code, _, stderr = tocsin(*words)
     assert code == 2 and "Usage: tocsin" in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("words", [("train", "--data"), ("replay", "--bundle", str(SMALL), "--input")])
+def test_a_folder_without_a_recording_ends_with_4_and_says_what_was_expected(
+    tocsin: Tocsin, words: tuple[str, ...]
+) -> None:
+    code, _, stderr = tocsin(*words, str(DATA))
+    assert code == 4 and "no .seg file in this folder: expected a CSV file" in stderr
 
 
 def test_a_mistyped_command_gets_a_suggestion(tocsin: Tocsin) -> None:

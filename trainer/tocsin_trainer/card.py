@@ -11,7 +11,7 @@ from importlib import metadata
 
 from tocsin import __version__
 from tocsin_trainer.markup import number, part, size
-from tocsin_trainer.reasons import FIGURES, cost_figures, origin, why_not
+from tocsin_trainer.reasons import FIGURES, cost_figures, named, origin, why_not
 from tocsin_trainer.results import TrainingResult
 from tocsin_trainer.verdict import verdict
 
@@ -110,15 +110,18 @@ def _figures(result: TrainingResult) -> str:
 def _candidates(result: TrainingResult) -> str:
     rows = [
         (
-            c.family, c.precision, f"{c.bytes:,}", f"{c.gate.auc_float:.4f}", f"{c.separation:.4f}",
-            part(c.gate.agreement), "ships" if c.chosen else why_not(c, result),
+            named(c), c.precision, f"{c.bytes:,}", f"{c.gate.auc_float:.4f}", f"{c.separation:.4f}",
+            f"{c.stability:.2f}", number(c.agreement), part(c.gate.agreement),
+            "ships" if c.chosen else why_not(c, result),
         )
         for c in result.candidates
     ]  # fmt: skip
-    heads = ("family", "precision", "bytes", "separation, float", "separation", "equal decisions", "outcome")
+    heads = ("family", "precision", "bytes", "separation, float", "separation", "stability", "agreement of seeds",
+             "equal decisions", "outcome")  # fmt: skip
     facts = cost_figures(result)
     return (
-        f"## Candidates\nSeparation: ROC-AUC on made-up anomalies; no rate of detection.\n{_table(heads, rows)}\n"
+        f"## Candidates\nSeparation: ROC-AUC on made-up anomalies; no rate of detection. "
+        f"Stability: what the worst block of time leaves of it.\n{_table(heads, rows)}\n"
         f"On the training machine a window takes {number(facts['window_us'])} µs: {part(facts['core_share'])} of a "
         "core.\n"
     )

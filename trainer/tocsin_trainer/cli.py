@@ -27,6 +27,7 @@ from tocsin_trainer.input_settings import FeatureName, PreprocessSettings
 from tocsin_trainer.options import (
     ALL_FAMILIES,
     AUGMENTATIONS,
+    COMBINE,
     FAMILIES,
     FitOptions,
     GroupOptions,
@@ -74,6 +75,7 @@ class TrainSettings(Settings):
     quantile: float | None = Field(None, gt=0, le=1)
     alarm: AlarmSettings = AlarmSettings()
     augment: tuple[Literal["jitter", "scale", "bend", "warp", "noise", "mask", "drop"], ...] | None = None
+    combine: Literal["auto", "weighted", "mean", "max", "stacked"] | None = None
     max_kib: float | None = Field(None, gt=0)
     max_ms: float | None = Field(None, gt=0)
     preprocess: PreprocessSettings = PreprocessSettings()
@@ -178,6 +180,12 @@ def _version(_: Any, __: Any, value: str | None) -> str | None:
     default="auto",
     show_default=True,
     help="auto: int8 where it decides as float does, else what does; int8: that, come what may.",
+)
+@click.option(
+    "--combine",
+    type=click.Choice(COMBINE),
+    help="How the scores of models that ship together become one; stacked: weights from labels, of the first half of "
+    "--test, and figures from the rest.  [default: auto]",
 )
 @click.option(
     "--augment",
@@ -331,6 +339,7 @@ def train_options(data: tuple[Path, ...], out: Path, config: Path | None, flags:
         command=shlex.join(["tocsin", *sys.argv[1:]]),
         rule=file.alarm.rule(AlarmRule()),
         precision=flags["precision"],
+        combine=flags["combine"] or file.combine or "auto",
         repair=flags["repair"],
         version=flags["model_version"],
         inputs=_inputs(file.preprocess),

@@ -3,7 +3,7 @@
 | signal    | is                                            | t2           | the others        | panel                |
 |-----------|-----------------------------------------------|--------------|-------------------|----------------------|
 | slow      | process values                                | level_unrest | the signal itself | t2, pca, pca_short   |
-| cycle     | windows in step with a machine's cycle        | level_unrest | the signal itself | t2, pca, limits      |
+| cycle     | windows in step with a machine's cycle        | level_unrest | the signal itself | t2, adjusted_limits  |
 | vibration | 400 Hz or more                                | log_spectrum | log_spectrum      | t2                   |
 
 The panel is the linear ensemble that ships unless a network is clearly better: its members see different things, and
@@ -24,8 +24,12 @@ from tocsin_trainer.options import InputOptions
 from tocsin_trainer.results import Choice
 from tocsin_trainer.steps import cleaning_steps, scaling
 
-PANELS = {"slow": ("t2", "pca", "pca_short"), "cycle": ("t2", "pca", "limits"), "vibration": ("t2",)}
-UNSUITED = {"cycle": ("pca_short",), "vibration": ("pca_short",)}
+PANELS = {"slow": ("t2", "pca", "pca_short"), "cycle": ("t2", "adjusted_limits"), "vibration": ("t2",)}
+UNSUITED = {"slow": ("adjusted_limits",), "cycle": ("pca_short",), "vibration": ("pca_short", "adjusted_limits")}
+WHY_UNSUITED = {
+    "pca_short": "pca_short looks at the later half of a window",
+    "adjusted_limits": "adjusted_limits look at each moment of a machine's cycle",
+}
 LIMIT = 1000.0  # scales: far outside of anything a model explains, yet its square is finite
 CYCLE_PARTS, PART_ROWS = 12, 10  # of a window in step with a cycle, at most; rows a part, at least
 CHUNK = 256  # windows transformed at once
@@ -64,9 +68,7 @@ class Inputs:
             DataError: the family has nothing to say of such a signal.
         """
         if family in UNSUITED.get(self.kind, ()):
-            raise DataError(
-                f"{family} looks at the later half of a window, which means nothing for a {self.kind} signal"
-            )
+            raise DataError(f"{WHY_UNSUITED[family]}, which means nothing for a {self.kind} signal")
         cleaned: Floats = windows
         for step in self.clean:
             cleaned = step.transform(cleaned)

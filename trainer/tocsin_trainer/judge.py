@@ -1,18 +1,29 @@
 """Candidates: one model, or an ensemble, with its limit, its gate and its figures.
 
 Rules: every score is a model's own, through the agent's code; members of an ensemble are weighed by how steady their
-scores are in normal running, and by nothing else.
+scores are in normal running, and by nothing else, unless stacking is asked for: then labels of the first half of each
+labelled recording weigh them, and figures are those of the rest.
+
+| combine  | of scores s_m, each divided by           | weights                               | by            |
+|----------|------------------------------------------|---------------------------------------|---------------|
+| weighted | its geometric mean in normal running     | inverse to the spread of ln s_m there | geometric mean|
+| mean     | the same                                 | equal                                 | mean          |
+| max      | the highest that normal running reached  | equal                                 | maximum       |
+| stacked  | its geometric mean in normal running     | from labels, see `tocsin_trainer.stack`| mean         |
 """
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from tocsin.core.scoring import Scorer
 from tocsin.core.threshold import Threshold
-from tocsin.records import Floats, Scores
+from tocsin.errors import DataError
+from tocsin.records import Bools, Floats, Scores
 from tocsin_trainer import dataset as ds
 from tocsin_trainer.build import Built, Parts
 from tocsin_trainer.calibrate import Calibrated, calibrate
@@ -20,12 +31,14 @@ from tocsin_trainer.evaluate import bare_scores, combined, figures, play
 from tocsin_trainer.export import Grid
 from tocsin_trainer.gate import gate, roc_auc
 from tocsin_trainer.options import TrainOptions
+from tocsin_trainer.ranking import stability
 from tocsin_trainer.results import Candidate, Gate, Played
+from tocsin_trainer.stack import stacked_weights
 from tocsin_trainer.stretch import Stretch
 
 Courses = tuple[Scores, ...]
 """Bare scores of one model, stretch by stretch."""
-IN_TURN, LABELLED = "held back in turn", "labelled test"
+IN_TURN, LABELLED, WEIGHED = "held back in turn", "labelled test", "labelled, for weights"
 MAX_SCORED = 50_000  # windows of a part: of a longer one, pieces stand for it
 STEADIEST = 0.05  # of the spread of log scores: no member is trusted more than one that wanders so little
 
@@ -35,18 +48,14 @@ class Mix:
     """How the scores of some members become one.
 
     Attributes:
-        normalisers: of the members: the geometric mean of each one's scores in normal running; 1 for a single one.
-        weights: mean 1; inverse to the spread of the logarithm of those scores: who wanders little in normal running
-            has more to say when it moves.
+        normalisers: of the members: what each one's scores are divided by; 1 for a single one.
+        weights: mean 1.
+        combination: as the manifest names it.
     """
 
     normalisers: tuple[float, ...]
     weights: tuple[float, ...]
-
-    @property
-    def combination(self) -> str:
-        """As the manifest names it."""
-        return "geometric" if len(self.weights) > 1 else "mean"
+    combination: str = "mean"
 
     def __call__(self, members: tuple[Courses, ...]) -> Courses:
         """The scores of the ensemble from its members' own."""
@@ -55,17 +64,30 @@ class Mix:
         return combined(members, self.normalisers, self.weights, self.combination)
 
 
-def mix(normal: tuple[Courses, ...]) -> Mix:
-    """From each member's bare scores in normal running that it was not fitted on."""
+def mix(normal: tuple[Courses, ...], combine: str = "weighted") -> Mix:
+    """From each member's bare scores in normal running that it was not fitted on.
+
+    Args:
+        normal: of each member.
+        combine: `weighted`: who wanders little in normal running has more to say when it moves; `mean` or `max`, see
+            the table of the module.
+    """
     if len(normal) == 1:
         return Mix((1.0,), (1.0,))
     tiny = float(np.finfo(np.float32).tiny)
     logs = [np.log(np.maximum(np.concatenate([each.value for each in courses]), tiny)) for courses in normal]
+    if combine == "max":
+        return Mix(tuple(float(np.exp(log.max())) for log in logs), (1.0,) * len(logs), "max")
+    typical = tuple(float(np.exp(log.mean())) for log in logs)
+    if combine == "mean":
+        return Mix(typical, (1.0,) * len(logs), "mean")
     weights = np.array([1 / max(float(log.std()), STEADIEST) for log in logs])
-    return Mix(tuple(float(np.exp(log.mean())) for log in logs), tuple((weights / weights.mean()).tolist()))
+    return Mix(typical, tuple((weights / weights.mean()).tolist()), "geometric")
 
 
-def mixed(members: tuple[Courses, ...], fold: tuple[int, ...]) -> Courses:
+def mixed(
+    members: tuple[Courses, ...], fold: tuple[int, ...], make: Callable[[tuple[Courses, ...]], Mix] = mix
+) -> Courses:
     """The ensemble's scores in normal running, to set a limit on: those of each fold by the mix of the others.
 
     Weights are chosen so that these very scores are calm. Of scores that have chosen their weights themselves the
@@ -74,13 +96,14 @@ def mixed(members: tuple[Courses, ...], fold: tuple[int, ...]) -> Courses:
     Args:
         members: the bare scores of each, stretch by stretch.
         fold: of each stretch, which was held back together; with less than two of them, all scores make the mix.
+        make: the mix from such scores.
     """
     if len(members) == 1 or len(set(fold)) < 2:
-        return mix(members)(members)
+        return make(members)(members)
     out: dict[int, Scores] = {}
     for number in set(fold):
         held = [k for k, own in enumerate(fold) if own == number]
-        how = mix(tuple(tuple(each[k] for k, own in enumerate(fold) if own != number) for each in members))
+        how = make(tuple(tuple(each[k] for k, own in enumerate(fold) if own != number) for each in members))
         out |= zip(held, how(tuple(tuple(each[k] for k in held) for each in members)), strict=True)
     return tuple(out[k] for k in range(len(fold)))
 
@@ -116,7 +139,11 @@ class Normal:
 
 
 class Judge:
-    """Scores every part of the recordings once a model, float and converted, and puts candidates together from them."""
+    """Scores every part of the recordings once a model, float and converted, and puts candidates together from them.
+
+    Raises:
+        DataError: stacking is asked for, and there are no labels of both kinds to find the weights by.
+    """
 
     def __init__(
         self, parts: Parts, grid: Grid, options: TrainOptions, split: ds.Split, labelled: ds.Dataset | None
@@ -128,26 +155,35 @@ class Judge:
         self._shown = {"calibration": calibration, "test": test}
         if labelled is not None:
             self._shown[LABELLED] = labelled.stretches
+        if options.combine == "stacked":
+            if labelled is None:
+                raise DataError("--combine stacked finds weights by labels: give labelled recordings with --test")
+            self._shown[WEIGHED], self._shown[LABELLED] = _halves(labelled.stretches, grid)
+            self._label = _window_labels(self._shown[WEIGHED], grid)
         self._known: dict[tuple[int, bool, str, int], Courses] = {}
 
-    def candidate(self, members: tuple[Built, ...], normal: Normal | None = None) -> tuple[Candidate, Scorer]:
+    def candidate(
+        self, members: tuple[Built, ...], normal: Normal | None = None, combine: str = "weighted"
+    ) -> tuple[Candidate, Scorer]:
         """Limit, gate and figures of one model, or of some together; and how the agent would score by it.
 
         Args:
             members: of the candidate.
             normal: what the limit is set on; None = the calibration part.
+            combine: how members' scores become one, see the table of the module.
         """
         normal = normal or self._held_back(members)
-        converted, exact = mix(normal.converted), mix(normal.exact)
+        make = partial(self._mix, members, combine)
+        converted, exact = make(normal.converted), make(normal.exact)
         own, own_float = (
-            self._calibrated(mixed(each, normal.fold), normal) for each in (normal.converted, normal.exact)
+            self._calibrated(mixed(each, normal.fold, make), normal) for each in (normal.converted, normal.exact)
         )
         limit, limit_float = own.threshold, own_float.threshold
         scorer = self.scorer(members, converted, limit)
         injected = scorer.score(self._parts.injected).value
         bare = scorer.score(self._parts.calibration).value
-        unseen = [] if not normal.once else [self._in_turn(normal, limit)]
-        titles = [title for title in self._shown if title == LABELLED or not unseen]
+        unseen = [] if not normal.once else [self._in_turn(normal, limit, make)]
+        titles = [title for title in self._shown if title == LABELLED or not (unseen or title == WEIGHED)]
         played = (*unseen, *(self._play(title, members, converted, limit) for title in titles))
         judged = [self._play(LABELLED, members, exact, limit_float, exact=True)] if LABELLED in titles else []
         return Candidate(
@@ -170,6 +206,9 @@ class Judge:
             float_scores=np.concatenate(own_float.courses),
             converted_scores=np.concatenate(own.courses),
             seconds=sum(each.fitted.seconds for each in members),
+            stability=self._stability(normal, converted, injected),
+            agreement=1.0 if all(each.closed_form for each in members) else None,
+            combination=combine if len(members) > 1 else "",
         ), scorer
 
     def scorer(self, members: tuple[Built, ...], how: Mix, limit: Threshold, *, exact: bool = False) -> Scorer:
@@ -179,6 +218,19 @@ class Judge:
             for each, normaliser, weight in zip(members, how.normalisers, how.weights, strict=True)
         )
         return Scorer(made, self._grid.channel_weights, limit, how.combination, self._grid.modes)
+
+    def _mix(self, members: tuple[Built, ...], combine: str, normal: tuple[Courses, ...]) -> Mix:
+        if combine != "stacked" or len(members) == 1:
+            return mix(normal, combine)
+        plain, grid = mix(normal, "mean"), self._grid
+        scores = [np.concatenate([c.value for c in self._bare(WEIGHED, e, grid, exact=False)]) for e in members]
+        seen = np.stack(scores) / np.array(plain.normalisers)[:, None]
+        return replace(plain, weights=tuple(stacked_weights(seen, self._label).tolist()))
+
+    def _stability(self, normal: Normal, how: Mix, injected: Floats) -> float:
+        chosen = normal.once or range(len(normal.stretches))
+        courses = how(tuple(tuple(each[k] for k in chosen) for each in normal.converted))
+        return stability(np.concatenate([each.value for each in courses]), injected)
 
     def _held_back(self, members: tuple[Built, ...]) -> Normal:
         grid = self._grid.dense
@@ -207,8 +259,8 @@ class Judge:
             independent=rows / grid.length,
         )
 
-    def _in_turn(self, normal: Normal, limit: Threshold) -> Played:
-        bare = mixed(normal.converted, normal.fold)
+    def _in_turn(self, normal: Normal, limit: Threshold, make: Callable[[tuple[Courses, ...]], Mix]) -> Played:
+        bare = mixed(normal.converted, normal.fold, make)
         stretches = tuple(normal.stretches[k] for k in normal.once)
         return play(IN_TURN, tuple(bare[k] for k in normal.once), stretches, normal.grid, self._options.rule, limit)
 
@@ -241,6 +293,27 @@ class Judge:
             scorer = Scorer((each.member(exact=exact),), grid.channel_weights, Threshold(1.0), modes=grid.modes)
             self._known[key] = bare_scores(scorer, self._shown[title], grid)
         return self._known[key]
+
+
+def _halves(stretches: tuple[Stretch, ...], grid: Grid) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
+    """First and second halves of each stretch; no window of the one shares a row with one of the other."""
+    cut = [len(stretch) // 2 // grid.hop * grid.hop for stretch in stretches]
+    both = [(s.part(0, at), s.part(at, len(s))) for s, at in zip(stretches, cut, strict=True)]
+    first, second = (tuple(half for half in halves if len(half) >= grid.length) for halves in zip(*both, strict=True))
+    if not first or not second:
+        raise DataError(f"--combine stacked: expected labelled recordings of {2 * grid.length} rows or more")
+    return first, second
+
+
+def _window_labels(stretches: tuple[Stretch, ...], grid: Grid) -> Bools:
+    """(K,) of each window's last row."""
+    label = np.concatenate([s.label[grid.length - 1 :: grid.hop] for s in stretches if s.label is not None])
+    if not label.any() or label.all():
+        raise DataError(
+            "--combine stacked finds weights by the first half of each labelled recording: expected normal and "
+            f"anomalous windows there, got {np.count_nonzero(label)} anomalous ones of {len(label)}"
+        )
+    return label
 
 
 def latency_us(scorer: Scorer, window: Floats) -> float:

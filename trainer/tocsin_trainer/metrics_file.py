@@ -131,6 +131,9 @@ class CandidateForm(TypedDict):
     threshold: ThresholdForm
     threshold_float: ThresholdForm
     separation: Number
+    stability: Number
+    agreement: Number | None
+    combination: str
     figures: Figures
     figures_float: Figures
     train_loss: list[Number]
@@ -267,6 +270,9 @@ def summary_table(result: TrainingResult) -> list[dict[str, Any]]:
             "gate": "passed" if candidate.gate.passed else candidate.gate.reason or "failed",
             "threshold": candidate.threshold.value,
             "separation": candidate.separation,
+            "stability": candidate.stability,
+            "agreement": candidate.agreement,
+            "combination": candidate.combination,
             **{key: candidate.figures.get(key) for key in keys},
             "seconds": candidate.seconds,
             "chosen": candidate.chosen,
@@ -279,7 +285,8 @@ def summary_table(result: TrainingResult) -> list[dict[str, Any]]:
 
 def _candidate_json(candidate: Candidate, result: TrainingResult) -> dict[str, Any]:
     keys = ("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "separation",
-            "figures", "figures_float", "train_loss", "validation_loss", "seconds", "chosen")  # fmt: skip
+            "stability", "agreement", "combination", "figures", "figures_float", "train_loss", "validation_loss",
+            "seconds", "chosen")  # fmt: skip
     return {key: getattr(candidate, key) for key in keys} | {
         "gate": asdict(candidate.gate),
         "threshold": candidate.threshold.to_json(),

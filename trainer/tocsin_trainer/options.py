@@ -13,12 +13,22 @@ from tocsin_trainer.input_settings import FeatureName, ScalingName, StepSettings
 
 AUGMENTATIONS = ("jitter", "scale", "bend", "warp", "noise", "mask", "drop")
 NEED_TIME = ("warp",)  # of no sense where the rows of a window are frequencies
-FAMILIES = ("t2", "pca", "pca_short", "limits", "conv_ae", "lstm_ae")  # trained unless others are named
+FAMILIES = (
+    "t2",
+    "pca",
+    "pca_short",
+    "limits",
+    "adjusted_limits",
+    "conv_ae",
+    "lstm_ae",
+)  # trained unless others are named
+COMBINE = ("auto", "weighted", "mean", "max", "stacked")  # the scores of an ensemble's members, see judge.mix
 ALL_FAMILIES = (
     "t2",
     "pca",
     "pca_short",
     "limits",
+    "adjusted_limits",
     "dense_ae",
     "conv_ae",
     "lstm_ae",
@@ -127,6 +137,7 @@ class TrainOptions:
         mode_column: channel whose levels are the machine's operating modes; None = found by clustering.
         channel_weights: of channels in the score, by name; 1 where not named, then all of them to a mean of 1.
         fitting: how networks are trained.
+        combine: how the scores of an ensemble's members become one, of COMBINE.
         max_kib: size of the converted models that the device has room for; None = any.
         max_ms: time of a window, as this machine takes it, that the device has; None = any.
     """
@@ -155,6 +166,7 @@ class TrainOptions:
     mode_column: str | None = None
     channel_weights: Mapping[str, float] = field(default_factory=dict)
     fitting: FitOptions = FitOptions()
+    combine: str = "auto"
     max_kib: float | None = None
     max_ms: float | None = None
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tocsin_trainer.reasons import named
 from tocsin_trainer.results import Progress as Report
 from tocsin_trainer.train import Trained
 from tocsin_trainer.verdict import verdict
@@ -60,15 +61,26 @@ def print_summary(trained: Trained) -> None:
     for choice in result.choices:
         console.print(f"{choice.what:<12} {choice.value:<24} {choice.why}", soft_wrap=True, markup=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("family", "ships as", "KiB", "µs a window", "separation", "decisions as float", "limit", "trained in"):
+    for name in (
+        "family",
+        "ships as",
+        "KiB",
+        "µs a window",
+        "separation",
+        "stability",
+        "decisions as float",
+        "limit",
+        "trained in",
+    ):
         table.add_column(name, justify="left" if name in ("family", "ships as") else "right")
     for c in result.candidates:
         table.add_row(
-            ("→ " if c.chosen else "  ") + c.family,
+            ("→ " if c.chosen else "  ") + named(c),
             c.precision,
             f"{c.bytes / 1024:.1f}",
             f"{c.latency_us:.1f}",
             f"{c.separation:.4f}",
+            f"{c.stability:.2f}",
             f"{c.gate.agreement:.2%}",
             f"{c.threshold.value:.4g}",
             f"{c.seconds:.1f} s",
@@ -76,7 +88,7 @@ def print_summary(trained: Trained) -> None:
     console.print(table)
     for c in result.candidates:
         if c.gate.reason:
-            console.print(f"{c.family}: {c.gate.reason}", soft_wrap=True, markup=False)
+            console.print(f"{named(c)}: {c.gate.reason}", soft_wrap=True, markup=False)
     found = verdict(result)
     console.print(f"\n{found.headline}:", markup=False)
     for check in found.checks:

@@ -34,6 +34,7 @@ _SHOWN = {
     *("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "train_loss"),
     *("validation_loss", "gate", "threshold", "threshold_float", "separation", "figures", "figures_float", "played"),
     *("float_scores", "converted_scores", "seconds", "chosen", "why_not", "beside"),
+    *("stability", "agreement", "combination"),
 }
 
 
@@ -52,6 +53,11 @@ def origin(candidate: Candidate) -> str:
         return words
     values = "".join(f", {key} {value:.4g}" for key, value in p.items() if isinstance(value, int | float))
     return f"method {limit.method}{values}"
+
+
+def named(candidate: Candidate) -> str:
+    """Its families, and how they are combined where that is not as usual."""
+    return candidate.family + (f" by {candidate.combination}" if candidate.combination not in ("", "weighted") else "")
 
 
 def why_not(candidate: Candidate, result: TrainingResult) -> str:

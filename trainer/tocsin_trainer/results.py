@@ -171,7 +171,7 @@ class Candidate:
         gate: float against converted.
         threshold: on the converted model's calibration scores.
         threshold_float: the same rule on the float model's.
-        separation: mean ROC-AUC on injected anomalies of the converted model: what candidates are ranked by.
+        separation: mean ROC-AUC on injected anomalies of the converted model.
         figures: on labelled test data, converted model; empty without labels.
         figures_float: the same for the float model.
         played: parts shown in the report.
@@ -181,6 +181,9 @@ class Candidate:
         chosen: it ships.
         why_not: why another one ships; empty: the report says what the numbers say.
         beside: fitted to compare with, see `tocsin_trainer.comparison`; it never ships.
+        stability: of its scores over blocks of time, 0 to 1, see `tocsin_trainer.ranking`.
+        agreement: with a model of another seed, 0 to 1; None where it was not measured.
+        combination: of several members, one of `tocsin_trainer.options.COMBINE`; empty for a single one.
     """
 
     family: str
@@ -205,6 +208,9 @@ class Candidate:
     chosen: bool = False
     why_not: str = ""
     beside: bool = False
+    stability: float = 1.0
+    agreement: float | None = None
+    combination: str = ""
 
 
 @dataclass(frozen=True)

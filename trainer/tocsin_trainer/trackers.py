@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tocsin.errors import ConfigError, TocsinError
 from tocsin_trainer.options import TrainOptions
+from tocsin_trainer.reasons import named
 from tocsin_trainer.results import TrainingResult
 
 Options = Mapping[str, str | int | float]
@@ -185,8 +186,14 @@ def asked(options: TrainOptions) -> Options:
 def keep(tracker: Tracker, result: TrainingResult, files: Sequence[Path]) -> None:
     """What a run came to: a few figures of every candidate, and the files it made."""
     for c in result.candidates:
-        found = {"separation": c.separation, "kib": c.bytes / 1024, "window_us": c.latency_us, "seconds": c.seconds}
-        tracker.log(0, {f"{c.family}/{name}": value for name, value in {**found, **c.figures}.items()})
+        found = {
+            "separation": c.separation,
+            "stability": c.stability,
+            "kib": c.bytes / 1024,
+            "window_us": c.latency_us,
+            "seconds": c.seconds,
+        }
+        tracker.log(0, {f"{named(c)}/{name}": value for name, value in {**found, **c.figures}.items()})
     for path in files:
         tracker.file(path)
 

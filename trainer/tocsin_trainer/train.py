@@ -20,14 +20,14 @@ from tocsin.core.bundle import Bundle
 from tocsin.core.promise import rate_text
 from tocsin.core.scoring import Scorer
 from tocsin.core.threshold import Threshold, k_table
-from tocsin.errors import DataError, GateError
+from tocsin.errors import DataError
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs, rate_groups
 from tocsin_trainer.build import MAX_GATE_WINDOWS, Built, Parts, Run, converted, fitted, parts
 from tocsin_trainer.comparison import NOT_ASKED, compared
 from tocsin_trainer.convert import Converter
 from tocsin_trainer.crossfit import SHORT, crossfit, is_short
-from tocsin_trainer.device_budget import Cost, DeviceBudget
+from tocsin_trainer.device_budget import DeviceBudget
 from tocsin_trainer.evaluate import baselines
 from tocsin_trainer.export import Grid, MemberModel, export, golden_vectors
 from tocsin_trainer.judge import Judge, Normal
@@ -36,14 +36,14 @@ from tocsin_trainer.modes import find_modes, modes_of_channel, window_figures
 from tocsin_trainer.options import FAMILIES as DEFAULT
 from tocsin_trainer.options import TrainOptions
 from tocsin_trainer.quality import quality
+from tocsin_trainer.ranking import choose, cost, networks
 from tocsin_trainer.report import metrics_json, write_report
 from tocsin_trainer.results import Candidate, Choice, Progress, TrainingResult
 from tocsin_trainer.steps import channel_weights
 from tocsin_trainer.trackers import Tracker, Untracked
+from tocsin_trainer.twins import twins_agree
 
-NETWORK_MARGIN = 0.1  # of separation, by which a network has to beat the best linear model
-NETWORK_WINDOWS = 200  # end to end: of less normal running, a network's lead is luck
-CLOSE = 0.005  # separations this near count as equal: the cheaper model ships
+USUAL = {"weighted": "a geometric mean: who wanders little in normal running has more to say when it moves"}
 STEADY_WINDOWS = 8  # of vibration, over which scores are smoothed
 
 
@@ -166,20 +166,24 @@ def _candidates(
         built, normal, skipped = _build(data, seen, converter, run)
     run.progress("judge", 0, 1, "")
     groups = _groups(built, normal, run)
-    judged = [judge.candidate(group, _together(group, normal)) for group in groups]
+    judged = [judge.candidate(group, _together(group, normal), combine) for group, combine in groups]
     budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
-    candidates = [replace(candidate, why_not=budget.over(_cost(candidate))) for candidate, _ in judged]
-    for k, group in enumerate(groups):
+    candidates = [replace(candidate, why_not=budget.over(cost(candidate))) for candidate, _ in judged]
+    for k, (group, _) in enumerate(groups):
         if not {each.family for each in group} <= set(run.options.families):
             candidates[k] = replace(candidates[k], beside=True, why_not=NOT_ASKED)
-    place, why = _choose(candidates, run, len(data) / run.grid.length)
+    place, why = _chosen(candidates, built, data, seen, run)
     candidates[place] = replace(candidates[place], chosen=True)
     against = compared(tuple(candidates))
     made = [Choice("model", candidates[place].family, why if against is None else f"{why}; {against.sentence()}")]
-    if any(each.family in normal for each in groups[place]):
+    members = groups[place][0]
+    if len(members) > 1:
+        how = candidates[place].combination
+        made.append(Choice("combined by", how, "asked for" if _asked(run) else USUAL.get(how, "worth clearly more")))
+    if any(each.family in normal for each in members):
         why = "a short recording: each block of time is scored by models fitted on the others, for the limit"
         made.append(Choice("fitted on", "all rows", why))
-    return tuple(candidates), _Shipped(groups[place], *judged[place]), tuple(made), skipped
+    return tuple(candidates), _Shipped(members, candidates[place], judged[place][1]), tuple(made), skipped
 
 
 def _build(
@@ -223,18 +227,47 @@ def _beside(run: Run) -> tuple[str, ...]:
     return inputs.panel(run.inputs.kind, len(run.grid.channels))
 
 
-def _groups(built: tuple[Built, ...], normal: dict[str, Normal], run: Run) -> list[tuple[Built, ...]]:
-    """Each family alone, the panel of linear ones, and where rows were held back the panel with the best network."""
+def _groups(built: tuple[Built, ...], normal: dict[str, Normal], run: Run) -> list[tuple[tuple[Built, ...], str]]:
+    """Each family alone, the panel of linear ones, and where rows were held back the panel with the best network.
+
+    With how members are combined; unless it was asked for, the panel stands for choice by each way that needs no label.
+    """
     known, beside = inputs.panel(run.inputs.kind, len(run.grid.channels)), _beside(run)
     passed = [each for each in built if each.gate.passed]
     panel = tuple(each for each in passed if each.family in known)
     networks = [each for each in passed if not each.closed_form]
-    groups: list[tuple[Built, ...]] = [(each,) for each in built if each.family not in beside]
+    ways = (run.options.combine,) if _asked(run) else ("weighted", "mean", "max")
+    groups: list[tuple[tuple[Built, ...], str]] = [((each,), ways[0]) for each in built if each.family not in beside]
     if len(panel) > 1 or (panel and beside):
-        groups.append(panel)
+        groups += [(panel, way) for way in (ways if len(panel) > 1 and not beside else ways[:1])]
     if panel and networks and not normal and not beside:
-        groups.append((*panel, max(networks, key=lambda each: each.gate.auc_converted)))
+        groups.append(((*panel, max(networks, key=lambda each: each.gate.auc_converted)), ways[0]))
     return groups
+
+
+def _asked(run: Run) -> bool:
+    """Whether the user said how members are combined."""
+    return run.options.combine != "auto"
+
+
+def _chosen(
+    candidates: list[Candidate], built: tuple[Built, ...], data: ds.Dataset, seen: Parts, run: Run
+) -> tuple[int, str]:
+    """Place of the one that ships, and why; where that is a network, another seed has to agree: it is measured here."""
+    panel = inputs.panel(run.inputs.kind, len(run.grid.channels))
+    budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
+    windows, int8 = len(data) / run.grid.length, run.options.precision == "int8"
+    known: dict[str, float] = {}
+    while True:
+        place, why = choose(candidates, panel, windows, budget, int8=int8)
+        unknown = [family for family in networks(candidates[place]) if family not in known]
+        if not unknown or sum(not candidate.beside for candidate in candidates) == 1:
+            return place, why
+        known |= {each.family: twins_agree(each, seen, run) for each in built if each.family in unknown}
+        for k, candidate in enumerate(candidates):
+            found = [known.get(family) for family in networks(candidate)]
+            if found and None not in found:
+                candidates[k] = replace(candidate, agreement=min(value for value in found if value is not None))
 
 
 def _together(members: tuple[Built, ...], normal: dict[str, Normal]) -> Normal | None:
@@ -270,65 +303,3 @@ def _modes(data: ds.Dataset, split: ds.Split, grid: Grid, options: TrainOptions)
         return replace(grid, modes=modes), choice
     found, choice = find_modes(figures, grid.length / grid.hop, options.seed)
     return replace(grid, modes=found), choice
-
-
-def _choose(candidates: list[Candidate], run: Run, windows: float) -> tuple[int, str]:
-    """Place of the one that ships, and why: the panel of linear models, unless a network is clearly better.
-
-    Injected anomalies flatter networks, and where machines wander, the linear models wander least: so a network has to
-    win clearly, and on a recording long enough to tell.
-
-    Args:
-        candidates: judged.
-        run: tells the kind of signal, and whether int8 was asked for, come what may.
-        windows: of normal running, end to end.
-    """
-    asked = [k for k, candidate in enumerate(candidates) if not candidate.beside]
-    passed = [k for k in asked if candidates[k].gate.passed]
-    if not passed and run.options.precision == "int8":
-        passed = asked
-    if not passed:
-        reasons = "; ".join(f"{candidates[k].family}: {candidates[k].gate.reason}" for k in asked)
-        raise GateError(f"no candidate decides alike before and after conversion: {reasons}")
-    fits = [k for k in passed if not candidates[k].why_not]
-    if not fits:
-        budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
-        raise GateError(budget.none_fits(_cost(candidates[k]) for k in passed))
-    passed = fits
-    if len(asked) == 1:
-        return passed[0], "the only family asked for"
-    best = max(passed, key=lambda k: candidates[k].separation)
-    linear = [k for k in passed if not any(FAMILIES[family].epochs for family in candidates[k].family.split("+"))]
-    if not linear:
-        close = [k for k in passed if candidates[k].separation >= candidates[best].separation - CLOSE]
-        chosen = min(close, key=lambda k: candidates[k].latency_us)
-        return chosen, f"it tells injected anomalies from normal windows with {_auc(candidates[chosen])}" + (
-            "" if chosen == best else f", within {CLOSE} of the best, and is the fastest of those"
-        )
-    known = set(inputs.panel(run.inputs.kind, len(run.grid.channels)))
-    members = [set(candidates[k].family.split("+")) & known for k in linear]
-    most = max(map(len, members))
-    chosen = max(
-        (k for k, found in zip(linear, members, strict=True) if len(found) == most),
-        key=lambda k: candidates[k].separation,
-    )
-    lead = candidates[best].separation - candidates[chosen].separation
-    rival = f"{candidates[best].family} ({_auc(candidates[best])})"
-    if best not in linear and lead >= NETWORK_MARGIN and windows >= NETWORK_WINDOWS:
-        return best, f"a network that is {lead:.3f} better than the linear models: {rival}"
-    why = f"the linear models that see different things, together ({_auc(candidates[chosen])} on injected anomalies)"
-    if most < 2:
-        why = f"the linear model for such a signal ({_auc(candidates[chosen])} on injected anomalies)"
-    if best not in linear:
-        short = f"{windows:.0f} windows of normal running are too few to trust it, {NETWORK_WINDOWS} are needed"
-        enough = f"is not {NETWORK_MARGIN:g} better, as a network has to be"
-        why += f"; {rival} {enough if lead < NETWORK_MARGIN else 'leads, but ' + short}"
-    return chosen, why
-
-
-def _cost(candidate: Candidate) -> Cost:
-    return Cost(candidate.family, candidate.bytes, candidate.latency_us)
-
-
-def _auc(candidate: Candidate) -> str:
-    return f"ROC-AUC {candidate.separation:.4f}"

@@ -54,8 +54,12 @@ def _open_segments(path: Path, options: TableOptions, channels: tuple[Channel, .
     files = find_segments(path) if path.is_dir() else [path]
     if not files:
         below = sorted({str(file.parent) for file in path.rglob(f"*{SUFFIX}")})[:3]
-        hint = f": name one stream's folder, such as {', '.join(below)}" if below else ""
-        raise DataError(f"{path}: no {SUFFIX} file in this folder{hint}")
+        hint = (
+            f"name one stream's folder, such as {', '.join(below)}"
+            if below
+            else "expected a CSV file, or the folder of a recorded stream"
+        )
+        raise DataError(f"{path}: no {SUFFIX} file in this folder: {hint}")
     headers = [read_header(file) for file in files]
     wanted = channels if channels is not None else headers[0].channels
     if channels is None and options.columns is not None:

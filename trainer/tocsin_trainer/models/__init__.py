@@ -12,6 +12,7 @@ from typing import Any
 
 from tocsin.records import Floats32
 from tocsin_trainer.models import (
+    adjusted_limits,
     conv_ae,
     conv_predictor,
     conv_vae,
@@ -76,6 +77,13 @@ FAMILIES: dict[str, Family] = {
         Family("pca", "windowed principal components: linear, closed form", pca.build, extremes=pca.extremes),
         Family("pca_short", "the same of the later half of a window", pca.build_short, extremes=pca.extremes),
         Family("limits", "limits on each number of a window by itself", limits.build, kind="limits"),
+        Family(
+            "adjusted_limits",
+            "limits on each number of a window, given all others: linear, closed form",
+            adjusted_limits.build,
+            kind="limits",
+            extremes=adjusted_limits.extremes,
+        ),
         Family("dense_ae", "dense autoencoder of the whole window", dense_ae.build, 60, 3e-3),
         Family("conv_ae", "1-D convolutional autoencoder", conv_ae.build, 60, 3e-3, augment=("mask", "drop")),
         Family("lstm_ae", "LSTM autoencoder", lstm_ae.build, 40, 1e-2, recurrent=True),
