@@ -2,8 +2,10 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -55,6 +57,41 @@ def test_a_signal_ends_it_cleanly(broker, sent, code):
     process.send_signal(sent)
     _, said = process.communicate(timeout=20)
     assert process.returncode == code and "Traceback" not in said
+
+
+@pytest.mark.broker
+def test_when_the_broker_comes_back_messages_go_on(broker, consume):
+    broker.start()
+    process = listening(str(broker.port), "-n", "2")
+    consume(broker.port, name="a")._client.publish("tocsin/edge-1/x", "before", qos=1)
+    assert process.stdout.readline() == "tocsin/edge-1/x before\n"
+    broker.kill()
+    assert "the connection ended" in process.stderr.readline()
+    broker.start()
+    while not (said := process.stderr.readline()).startswith("listening to"):
+        assert "trying again" in said
+    consume(broker.port, name="b")._client.publish("tocsin/edge-1/x", "after", qos=1)
+    assert process.communicate(timeout=20)[0] == "tocsin/edge-1/x after\n"
+    assert process.returncode == 0
+
+
+def test_a_subscription_that_is_refused_is_said_with_exit_code_6():
+    with socket.create_server(("127.0.0.1", 0)) as server:  # mosquitto refuses no subscription, others do
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x20\x03\x00\x00\x00")
+                packet = connection.recv(4096)[2:4]
+                connection.sendall(b"\x90\x04" + packet + b"\x00\x87")
+                connection.recv(4096)
+
+        threading.Thread(target=refuse, daemon=True).start()
+        args = [*SUB, str(server.getsockname()[1]), "-t", "secret/x"]
+        done = subprocess.run(args, check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "refuses secret/x: Not authorized: may this user read there?" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -13,10 +15,11 @@ import click
 
 from tocsin.config import MqttSettings
 from tocsin.config_file import load_settings
-from tocsin.delivery.connection import Access, Closed, Event, Received
+from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
 from tocsin.errors import BrokerError
 
 _NAMED_CHANNELS = 3
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 8.0  # before the next attempt, when the broker has gone
 
 
 @click.group()
@@ -37,6 +40,8 @@ def sub(
     path: Path | None, host: str | None, port: int | None, topics: tuple[str, ...], as_json: bool, count: int | None
 ) -> None:
     """Print messages as they come, alarms as one line each.
+
+    When the broker goes, it connects again as soon as it is back; retained messages then come again.
 
     \b
     Examples:
@@ -62,21 +67,58 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _listen(access: Access, filters: list[str], count: int | None, show: Callable[[Received], None]) -> None:
-    events: SimpleQueue[Event] = SimpleQueue()
-    connection = access.connect(f"tocsin-sub-{os.urandom(6).hex()}", events.put)
-    try:
-        connection.subscribe(filters)
-        click.echo(f"listening to {', '.join(filters)} at {access.host}:{access.port}; stop with Ctrl-C", err=True)
-        shown = 0
-        while count is None or shown < count:
-            event = events.get()
-            if isinstance(event, Closed):
-                raise BrokerError(f"{access.host}:{access.port}: the connection ended: {event.reason}")
-            if isinstance(event, Received):
-                show(event)
+    """Shows what comes, until `count` messages did; connects again when the broker goes.
+
+    Raises:
+        BrokerError: it cannot be reached at the start, refuses this client or all of the filters.
+    """
+    where, shown, delay_s, last_error = f"{access.host}:{access.port}", 0, 0.0, ""
+    while count is None or shown < count:
+        events: SimpleQueue[Event] = SimpleQueue()
+        try:
+            connection = access.connect(f"tocsin-sub-{os.urandom(6).hex()}", events.put)
+        except BrokerError as error:
+            if not delay_s:
+                raise
+            if str(error) != last_error:
+                click.echo(f"{error}; trying again", err=True)
+            last_error = str(error)
+            delay_s = _wait(delay_s)
+            continue
+        try:
+            for message in _messages(connection, events, filters, where):
+                show(message)
                 shown += 1
-    finally:
-        connection.close()
+                if shown == count:
+                    return
+        finally:
+            connection.close()
+        delay_s, last_error = _wait(_FIRST_DELAY_S), ""
+
+
+def _wait(delay_s: float) -> float:
+    """Sleeps; the next delay."""
+    time.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
+    return min(2 * delay_s, _LONGEST_DELAY_S)
+
+
+def _messages(
+    connection: Connection, events: "SimpleQueue[Event]", filters: list[str], where: str
+) -> Iterator[Received]:
+    """The messages of a connection, until it ends."""
+    connection.subscribe(filters)
+    while not isinstance(event := events.get(), Closed):
+        if isinstance(event, Received):
+            yield event
+        if isinstance(event, Subscribed):
+            if len(event.refused) == len(filters):
+                raise BrokerError(
+                    f"{where} refuses {', '.join(filters)}: {event.refused[0]}: may this user read there?"
+                )
+            click.echo(f"listening to {', '.join(filters)} at {where}; stop with Ctrl-C", err=True)
+            for reason in event.refused:
+                click.echo(f"{where} refuses one of them: {reason}", err=True)
+    click.echo(f"{where}: the connection ended: {event.reason}; trying again", err=True)
 
 
 def readable(message: Received) -> str:
