@@ -30,6 +30,8 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "explain": ("tocsin_trainer.explain.cli:explain", "Why a window scores as it does.  [extra: trainer]"),
     "replay": ("tocsin.cli.replay:replay", "Score a recording with a bundle, by the device's own code."),
     "simulate": ("tocsin.cli.simulate:simulate", "A virtual plant: motor, bearing, pump and valve, with faults."),
+    "init": ("tocsin.cli.init:init", "Write tocsin.yaml: finds ports, channels and rates by listening."),
+    "sources": ("tocsin.cli.sources:sources", "List the types of sources; watch what one of them gives."),
     "record": ("tocsin.cli.record:record", "Record samples to disk, list, export and fetch recordings."),
     "run": ("tocsin.cli.run:run", "Run the agent: sources → scores → alarms over MQTT."),
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),
