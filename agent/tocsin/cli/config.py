@@ -38,6 +38,21 @@ def check(path: Path, as_json: bool) -> None:
     Example:
       tocsin config check -c /etc/tocsin/tocsin.yaml
     """
+    settings = check_file(path)
+    if as_json:
+        click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
+        return
+    click.echo(f"{path}: good; {len(settings.assets)} asset{'s' * (len(settings.assets) > 1)}")
+    click.echo(f"next: tocsin run -c {path}", err=True)
+
+
+def check_file(path: Path) -> AgentSettings:
+    """The settings of a file, once they, its bundles and its recordings are found to go together.
+
+    Raises:
+        ConfigError: names the file, the key, and what is expected there.
+        BundleError: a bundle is missing or damaged.
+    """
     settings = load_settings(path)
     for n, asset in enumerate(settings.assets):
         bundle = load_bundle(asset.bundle)
@@ -51,11 +66,7 @@ def check(path: Path, as_json: bool) -> None:
         for group in groups:
             key = "source" if asset.source is not None else f"sources.{group.name}"
             _check_source(f"{path}: assets[{n}].{key}", sources[group.name], group)
-    if as_json:
-        click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
-        return
-    click.echo(f"{path}: good; {len(settings.assets)} asset{'s' * (len(settings.assets) > 1)}")
-    click.echo(f"next: tocsin run -c {path}", err=True)
+    return settings
 
 
 def _check_source(place: str, source: SourceSettings, group: Group) -> None:
