@@ -13,7 +13,6 @@ NOTES = {  # of keys of a source
     "topic": "+ and # are wildcards",
     "time": "path of the time stamp in the payload",
     "url": "security and log-in: docs/configure/opcua.md",
-    "tcp_port": "502 is the usual one",
     "speed": "recorded seconds in a second; 0: as fast as possible",
 }
 PLAIN: dict[str, Any] = {"allow_unicode": True, "sort_keys": False, "width": 1 << 16}
@@ -62,9 +61,9 @@ def render(draft: Draft) -> str:
     device = f"device: {_scalar(draft.device)}" if draft.device else DEVICE
     tls = "" if "tls" in draft.mqtt else TLS
     asset = f"  - id: {_scalar(draft.asset)}\n    bundle: {_scalar(draft.bundle)}      {BUNDLE}\n"
-    source = f"    source:\n{_block(draft.source, '      ')}"
+    source = f"    source:\n{_block(draft.source, '      ', NOTES)}"
     return (
-        f"{HEAD}{device}\n{STATE}\nmqtt:\n{_block(draft.mqtt, '  ')}{tls}\n{RECORDING}\nassets:\n{asset}{source}{TAIL}"
+        f"{HEAD}{device}\n{STATE}\nmqtt:\n{_block(draft.mqtt, '  ', {})}{tls}\n{RECORDING}\nassets:\n{asset}{source}{TAIL}"
     )
 
 
@@ -72,7 +71,7 @@ def _scalar(value: object) -> str:
     return str(yaml.safe_dump(value, allow_unicode=True, width=1 << 16)).removesuffix("...\n").strip()
 
 
-def _block(document: dict[str, Any], indent: str) -> str:
+def _block(document: dict[str, Any], indent: str, notes: dict[str, str]) -> str:
     """Keys one below the other, each entry of a list on a line of its own; with their notes."""
     lines: list[str] = []
     for key, value in document.items():
@@ -81,7 +80,7 @@ def _block(document: dict[str, Any], indent: str) -> str:
             continue
         flow = isinstance(value, dict)
         text = f"{key}: {yaml.safe_dump(value, default_flow_style=True, **PLAIN).strip() if flow else _scalar(value)}"
-        lines.append(f"{text:<24} # {NOTES[key]}" if key in NOTES else text)
+        lines.append(f"{text:<24} # {notes[key]}" if key in notes else text)
     return "".join(f"{indent}{line}\n" for line in lines)
 
 
