@@ -62,9 +62,8 @@ def render(draft: Draft) -> str:
     tls = "" if "tls" in draft.mqtt else TLS
     asset = f"  - id: {_scalar(draft.asset)}\n    bundle: {_scalar(draft.bundle)}      {BUNDLE}\n"
     source = f"    source:\n{_block(draft.source, '      ', NOTES)}"
-    return (
-        f"{HEAD}{device}\n{STATE}\nmqtt:\n{_block(draft.mqtt, '  ', {})}{tls}\n{RECORDING}\nassets:\n{asset}{source}{TAIL}"
-    )
+    head = f"{HEAD}{device}\n{STATE}\nmqtt:\n{_block(draft.mqtt, '  ', {})}{tls}\n{RECORDING}\n"
+    return f"{head}assets:\n{asset}{source}{TAIL}"
 
 
 def _scalar(value: object) -> str:
