@@ -7,10 +7,11 @@ import click
 import yaml
 
 from tocsin.alarms.detector import AlarmRule
-from tocsin.config import AgentSettings
+from tocsin.config import AgentSettings, AssetSettings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
 from tocsin.core.groups import Group
+from tocsin.core.manifest import Manifest
 from tocsin.errors import ConfigError
 from tocsin.pipeline import watch_of
 from tocsin.sources import SourceSettings
@@ -55,18 +56,31 @@ def check_file(path: Path) -> AgentSettings:
     """
     settings = load_settings(path)
     for n, asset in enumerate(settings.assets):
-        bundle = load_bundle(asset.bundle)
-        try:
-            asset.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
-            groups = bundle.manifest.groups.groups
-            sources = asset.by_group(tuple(group.name for group in groups))
-            watch_of(asset.id, bundle.manifest, asset.prior())
-        except ConfigError as error:
-            raise ConfigError(f"{path}: assets[{n}].{error}") from error
-        for group in groups:
-            key = "source" if asset.source is not None else f"sources.{group.name}"
-            _check_source(f"{path}: assets[{n}].{key}", sources[group.name], group)
+        check_asset(f"{path}: assets[{n}]", asset, load_bundle(asset.bundle).manifest)
     return settings
+
+
+def check_asset(place: str, asset: AssetSettings, manifest: Manifest) -> None:
+    """Whether an asset's settings go with its bundle.
+
+    Args:
+        place: of the asset in the settings, for messages.
+        asset: its settings.
+        manifest: of its bundle.
+
+    Raises:
+        ConfigError: names the key, and what is expected there.
+    """
+    groups = manifest.groups.groups
+    try:
+        asset.alarm.rule(AlarmRule.from_json(manifest.alarm))
+        sources = asset.by_group(tuple(group.name for group in groups))
+        watch_of(asset.id, manifest, asset.prior())
+    except ConfigError as error:
+        raise ConfigError(f"{place}.{error}") from error
+    for group in groups:
+        key = "source" if asset.source is not None else f"sources.{group.name}"
+        _check_source(f"{place}.{key}", sources[group.name], group)
 
 
 def _check_source(place: str, source: SourceSettings, group: Group) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 
 from tocsin import __version__
 from tocsin.chatter import RUNTIME, TENSORFLOW, without_chatter
+from tocsin.cli.doctor_config import assets, broker, tested
+from tocsin.cli.doctor_machine import clock, configured_disks, disk, ports
+from tocsin.config import AgentSettings
 from tocsin.config_file import load_settings
-from tocsin.core.bundle import load_bundle
 from tocsin.core.interpreter import runtime_id
 from tocsin.errors import TocsinError
 from tocsin.records import Finding
-from tocsin.system import disk_free_mb
 
-LITTLE_DISK_MB = 200.0
 TRAINER = "tocsin_trainer.doctor"
 MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
@@ -29,7 +29,10 @@ MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @click.command()
 @click.option("--trainer", is_flag=True, help="What a workstation needs for training, too; takes some seconds.")
 @click.option(
-    "-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="The agent's YAML: tests its bundles."
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The agent's YAML: its broker, disks, ports, bundles.",
 )
 @click.option(
     "-b", "--bundle", "bundles", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="Test a bundle."
@@ -41,6 +44,7 @@ def doctor(trainer: bool, config: Path | None, bundles: tuple[Path, ...], as_jso
     \b
     Exit code 1 when something has to be mended.
     Examples:
+      tocsin doctor -c tocsin.yaml
       tocsin doctor --bundle pump-1.tocsin
       tocsin doctor --trainer
     """
@@ -69,37 +73,28 @@ def _device() -> Iterator[Finding]:
     except TocsinError as error:
         said, _, mend = str(error).partition(": ")
         yield Finding("runtime", said, "bad", mend)
-    free = disk_free_mb(Path.cwd())
-    if free is not None:
-        little = free < LITTLE_DISK_MB
-        mend = f"free {LITTLE_DISK_MB:.0f} MB: the outbox needs room" if little else ""
-        yield Finding("disk", f"{free / 1024:.1f} GiB free in this folder", "bad" if little else "ok", mend)
     if shutil.which("tocsin") is None:
         yield Finding("command", "`tocsin` is not on PATH", "note", f"add {Path(sys.executable).parent} to PATH")
 
 
 def _configured(config: Path | None, bundles: tuple[Path, ...]) -> Iterator[Finding]:
-    """The agent's settings, and the self-test of every bundle."""
-    paths = list(bundles)
+    """Clock, disks and ports; the agent's settings with their broker and bundles; the bundles that are named alone."""
+    settings: AgentSettings | None = None
     if config is not None:
         try:
-            paths += [asset.bundle for asset in load_settings(config).assets]
+            settings = load_settings(config)
         except TocsinError as error:
             yield Finding("config", str(error), "bad", f"tocsin config check -c {config}")
         else:
             yield Finding("config", f"{config} is valid")
-    for path in paths:
-        yield _tested(path)
-
-
-def _tested(path: Path) -> Finding:
-    try:
-        bundle = load_bundle(path)
-        with without_chatter(*RUNTIME):
-            test = bundle.self_test()
-    except TocsinError as error:
-        return Finding("bundle", str(error), "bad", "copy it again, or train anew")
-    found = f"{path.name}: {test.windows} golden windows, worst difference {test.worst:.2g}"
-    if test.passed:
-        return Finding("bundle", found)
-    return Finding("bundle", found, "bad", f"tocsin model verify {path}")
+    yield clock()
+    if settings is None:
+        yield disk("disk", Path.cwd())
+    else:
+        yield from configured_disks(settings)
+    yield from ports(settings)
+    for path in bundles:
+        yield tested(path)[0]
+    if settings is not None:
+        yield from assets(settings.assets)
+        yield from broker(settings.mqtt)
