@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench fuzz scaling promise detection docs lock clean
+.PHONY: help demo test check format bench fuzz chaos scaling promise detection docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ bench: $(ENVIRONMENT)  ## measure the device's footprint, both TFLite runtimes, 
 
 fuzz: $(ENVIRONMENT)  ## send a million damaged bytes to every parser of sources
 	@FUZZ_BYTES=1000000 python -m pytest -q tests/sources/test_fuzz.py
+
+ROUNDS ?= 10
+SECONDS ?= 300
+chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, a dead Modbus slave for minutes (ROUNDS=10 SECONDS=300)
+	@.ci/mosquitto
+	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/sources/test_chaos.py
+	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/agent/test_recorder.py -k kill
+	@python benchmarks/modbus_slaves.py --seconds $(SECONDS)
+	@python benchmarks/modbus_slaves.py --seconds $(SECONDS) --shared
 
 scaling: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
 	@python benchmarks/train_memory.py $(ARGS)
