@@ -1,7 +1,9 @@
 """Rate groups on one grid: what a joined row shows, when it is made, and when it is not."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -141,6 +143,58 @@ def test_a_live_stream_within_the_wait_gives_the_rows_of_a_recording() -> None:
     for one, other in zip(expected[:3], found[:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
     assert joiner.late.tolist() == [0, 0]
+
+
+def stepped(samples: SampleBlock, at: float, step_s: float, size: int) -> list[SampleBlock]:
+    """In blocks of a size, of which the first of after a time says that the clock was set there."""
+    first = int(np.searchsorted(samples.time_s - START_S, at))
+    out = []
+    for part in pieces(samples, [first, *range(size, len(samples), size)]):
+        after = part.time_s[0] - START_S >= at - 1e-9
+        begins = part.time_s[0] == samples.time_s[first]
+        out.append(replace(part, time_s=part.time_s + step_s * after, step_s=step_s * begins))
+    return out
+
+
+def in_turn(queues: list[list[SampleBlock]], lag: list[int]) -> list[tuple[int, SampleBlock]]:
+    """Blocks of several groups, as they arrive: those of group n are so many samples behind."""
+    due = [(part.arrived_s + lag[n], n, part) for n, queue in enumerate(queues) for part in queue]
+    return [(n, part) for _, n, part in sorted(due, key=itemgetter(0))]
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0, 400 * 86400.0, -1.5])
+@pytest.mark.parametrize("lag", [[0, 1], [1, 0]])
+def test_a_clock_that_is_set_for_all_groups_loses_no_row_and_doubles_none(step_s: float, lag: list[int]) -> None:
+    slow, fast = block(SLOW, 0, 60), block(FAST, 0, 60)
+    _, expected, _, _ = joined(GROUPS, slow, fast)
+    queues = []
+    for samples, size in ((slow, 1), (fast, 24)):
+        parts, true_s = stepped(samples, 30.3, step_s, size), 0.0
+        arrived = []
+        for part in parts:
+            true_s += part.step_s
+            arrived.append(replace(part, arrived_s=float(part.time_s[-1]) - true_s))
+        queues.append(arrived)
+    joiner = Joiner(GROUPS)
+    parts = [rows for n, part in in_turn(queues, lag) for rows in joiner.push(n, part)] + joiner.finish()
+    times, values, _, begins = whole(parts)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    assert len(begins) == 1 and not joiner.late.any()
+    np.testing.assert_allclose(times - START_S, [n + step_s * (n > 30.3) for n in range(2, 60)], atol=1e-6)
+
+
+def test_a_clock_of_one_group_alone_that_is_set_right_joins_it_from_then_on() -> None:
+    slow = block(SLOW, 0, 60)
+    wrong = [replace(part, time_s=part.time_s - 7200.0) for part in stepped(block(FAST, 0, 60), 30.0, 7200.0, 24)]
+    joiner = Joiner(GROUPS, wait=False)
+    queues = [[replace(part, arrived_s=float(part.time_s[-1])) for part in pieces(slow, list(range(1, 60)))], wrong]
+    arrived_s = START_S
+    for n, part in enumerate(wrong):
+        arrived_s += len(part) / FAST
+        wrong[n] = replace(part, arrived_s=arrived_s)
+    parts = [rows for n, part in in_turn(queues, [0, 0]) for rows in joiner.push(n, part)] + joiner.finish()
+    times = seconds(whole(parts)[0])
+    assert times and times[0] <= 33 and times == list(range(int(times[0]), 60))
 
 
 def test_a_silent_group_is_held_for_its_limit_and_then_makes_a_gap() -> None:

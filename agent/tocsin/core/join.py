@@ -11,14 +11,17 @@ Rules: rows are joined by the times of samples, never by arrival. A row is made 
 time or later, so that it does not matter how the streams are cut into blocks and which comes first; a group that lags
 is waited for `wait_s` of arrival time, and what comes later than that is counted. A row shows nothing of a later time
 than its own. A group without a whole frame shows its last one, a silent group its last value, for at most `max_age_s`;
-past that the row is left out and the next one says `after_gap`. When a clock goes back, a group begins anew.
+past that the row is left out and the next one says `after_gap`. When a clock goes back, a group begins anew; one that
+was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tocsin.core.clock_steps import ClockSteps
 from tocsin.core.groups import Group, RateGroups
 from tocsin.core.preprocess.pipeline import transformed
 from tocsin.core.resample import Resampler
@@ -52,6 +55,7 @@ class Joiner:
         self._lanes = tuple(_Lane(group, groups.sample_rate_hz) for group in groups.groups)
         self._ticks = _Ticks(groups.every)
         self._now, self._closed, self._whole = -np.inf, -np.inf, False
+        self._steps = ClockSteps(len(groups.groups))
 
     @property
     def gaps(self) -> int:
@@ -63,6 +67,8 @@ class Joiner:
         rows = self.resamplers[group].push(block)
         if self.groups.alone:
             return rows
+        if block.step_s and len(block):
+            self._steps.step(group, block.step_s, float(block.time_s[0]))
         return self.join(group, rows, float(block.time_s[-1]), block.arrived_s) if len(block) else []
 
     def join(self, group: int, rows: list[Rows], newest_s: float, arrived_s: float = 0.0) -> list[Rows]:
@@ -74,18 +80,29 @@ class Joiner:
             newest_s: time of the newest sample of the group, which may have given no row.
             arrived_s: monotonic seconds of its arrival.
         """
-        lane = self._lanes[group]
+        lane, ahead_s = self._lanes[group], float(self._steps.ahead_s[group])
         self._now = max(self._now, arrived_s)
         for part in rows:
-            time_s = lane.add(part)
+            time_s = lane.add(replace(part, time_s=part.time_s - ahead_s) if ahead_s else part)
             if group == self.groups.base:
                 self._ticks.add(part, time_s, arrived_s)
             else:
                 self.late[group] += int(np.count_nonzero(time_s <= self._closed))
-        lane.newest = newest_s
+        lane.newest = newest_s - ahead_s
         out = self._close(self._ready())
+        self._settle()
         self._forget()
         return out
+
+    def _settle(self) -> None:
+        """A clock that was set for some groups alone: from here on all stamps are taken as they are."""
+        shift_s = self._steps.settle(np.array([lane.newest for lane in self._lanes]))
+        if shift_s is None:
+            return
+        for lane, by_s in zip(self._lanes, shift_s.tolist(), strict=True):
+            lane.shift(by_s)
+        self._ticks.time_s = self._ticks.time_s + shift_s[self.groups.base]
+        self._closed = -np.inf
 
     def finish(self) -> list[Rows]:
         """Rows that still wait, when nothing comes any more."""
@@ -203,6 +220,11 @@ class _Lane:
             self._chunks = [tuple(part[:0] for part in self._chunks[0])]  # type: ignore[list-item]
         self._chunks.append((time_s, rows.values, run))
         return time_s
+
+    def shift(self, by_s: float) -> None:
+        """What is kept was measured so much later."""
+        self._chunks = [(time_s + by_s, values, run) for time_s, values, run in self._chunks]
+        self._last, self.newest = (self._last[0], self._last[1] + by_s), self.newest + by_s
 
     def _rows(self) -> tuple[Floats, Floats, Ints]:
         """All that is kept, as one."""
