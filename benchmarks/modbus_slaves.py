@@ -3,8 +3,9 @@
     python benchmarks/modbus_slaves.py [--seconds 300] [--period 0.5] [--slow 0.15] [--shared]
 
 A process of its own plays the device and notes when each slave is asked; this one polls as the agent does. The table
-has each slave's deviations from its period in percent: the mean, and how large 50, 95 and 100 of a hundred are. A bare timer of the same period runs beside it, which tells what of that is the machine's. Exit code 1 when one of the ten
-is off by more than a tenth on average, or in more than one of twenty cycles beyond what the timer is.
+has each slave's deviations from its period in percent: the mean, and how large 50, 95 and 100 of a hundred are. A
+bare timer of the same period runs beside it, which tells what of that is the machine's. Exit code 1 when one of the
+ten is off by more than a tenth on average, or in more than one of twenty cycles beyond what the timer is.
 """
 
 import argparse
