@@ -94,6 +94,12 @@ def test_the_panel_ships_as_a_weighted_mean_unless_another_combination_leads_cle
     assert chosen(TOGETHER, replace(highest, separation=0.95), windows=ENOUGH_WINDOWS - 1)[0] == "t2+pca"
 
 
+def test_a_network_that_is_only_steadier_does_not_ship() -> None:
+    wandering = replace(TOGETHER, stability=0.2)
+    assert chosen(wandering, candidate("conv_ae", 0.85))[0] == "t2+pca"
+    assert chosen(wandering, candidate("conv_ae", 0.91))[0] == "conv_ae"
+
+
 def test_no_single_linear_model_stands_against_the_panel() -> None:
     assert chosen(candidate("t2", 0.99), candidate("limits", 0.99), TOGETHER)[0] == "t2+pca"
 

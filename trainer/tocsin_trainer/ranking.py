@@ -105,11 +105,9 @@ def choose(
         nearly = "" if chosen == best else f", within {CLOSE} of the best, and is the quickest of those"
         return chosen, f"of the networks it is worth most: {_told(candidates[chosen])}{nearly}"
     usual = _panel([(k, candidates[k]) for k in linear], set(panel))
-    best = max(
-        (k for k in fits if networks(candidates[k]) or candidates[k].family == candidates[usual].family),
-        key=lambda k: worth(candidates[k]),
-    )
-    lead = worth(candidates[best]) - worth(candidates[usual])
+    rivals = [k for k in fits if networks(candidates[k]) or candidates[k].family == candidates[usual].family]
+    best = max(rivals, key=lambda k: _lead(candidates[k], candidates[usual]))
+    lead = _lead(candidates[best], candidates[usual])
     rival = f"{named(candidates[best])} ({_told(candidates[best])})"
     if lead >= MARGIN and windows >= ENOUGH_WINDOWS:
         what = "together otherwise, which" if best in linear else "a network that"
@@ -149,6 +147,13 @@ def _panel(linear: list[tuple[int, Candidate]], known: set[str]) -> int:
     most = max(held.values())
     fullest = [(k, candidate) for k, candidate in linear if held[k] == most]
     return max(fullest, key=lambda each: (each[1].combination == "weighted", worth(each[1])))[0]
+
+
+def _lead(candidate: Candidate, usual: Candidate) -> float:
+    """In worth and in separation, the less of the two: a panel that is held back in turn shows all times of a recording,
+    a network the part that was kept from it, so that the steadiness of the two is not quite the same thing.
+    """
+    return min(worth(candidate) - worth(usual), candidate.separation - usual.separation)
 
 
 def _told(candidate: Candidate) -> str:
