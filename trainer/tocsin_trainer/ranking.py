@@ -150,8 +150,10 @@ def _panel(linear: list[tuple[int, Candidate]], known: set[str]) -> int:
 
 
 def _lead(candidate: Candidate, usual: Candidate) -> float:
-    """In worth and in separation, the less of the two: a panel that is held back in turn shows all times of a recording,
-    a network the part that was kept from it, so that the steadiness of the two is not quite the same thing.
+    """In worth and in separation, the less of the two.
+
+    A panel that is held back in turn shows all times of a recording, a network the part that was kept from it: the
+    steadiness of the two is not quite the same thing.
     """
     return min(worth(candidate) - worth(usual), candidate.separation - usual.separation)
 
