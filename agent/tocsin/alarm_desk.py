@@ -167,7 +167,8 @@ class AlarmDesk:
 
     def _commit(self, step: Step) -> None:
         alarm, quality, ended = step.after.latest.alarm, self._quality(), step.kind is Kind.END
-        state = b"" if ended else alarm_body(step.after, quality).encode()
+        body = alarm_body(step.after, quality)
+        state = b"" if ended else body.encode()
         event = alarm_change(step, quality).encode()
         with self._outbox.transaction():
             self._outbox.keep_alarm(alarm, None if ended else _ALARM.dump_json(step.after))
@@ -177,6 +178,8 @@ class AlarmDesk:
             self._active.pop(alarm, None)
         else:
             self._active[alarm] = step.after
+        if ended or step.kind is Kind.NEW:
+            log.info("alarm %s %s: %s", alarm, step.kind.value, body.text)
         self._raised += step.kind is Kind.NEW
         self._cleared += ended
         self._wake()

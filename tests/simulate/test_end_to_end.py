@@ -2,7 +2,13 @@
 
 import csv
 import json
+import os
+import shlex
+import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +21,7 @@ from tocsin.config import AgentSettings
 from tocsin.service import Agent
 
 pytest.importorskip("tensorflow")
+ROOT = Path(__file__).parents[2]
 
 
 def tocsin(*words: object) -> None:
@@ -36,6 +43,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--families", "t2", "--window", "16", "--version", "1", "--quiet")
     tocsin("train", "--data", folder / "plant/normal.csv", "--out", folder / "out", *options)
     return folder
+
+
+def test_the_readmes_path_without_a_machine_ends_in_an_alarm(folder: Path, tmp_path: Path) -> None:
+    """Its commands as they stand there, but that the model is the one of this module: it trains faster."""
+    section = (ROOT / "README.md").read_text("utf-8").partition("## No machine at hand")[2].partition("\n## ")[0]
+    lines = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+    simulate, train, init, run = (shlex.split(line, comments=True) for line in lines)
+    assert train[:4] == ["tocsin", "train", "--data", "plant/normal.csv"] and train[-2:] == ["--families", "t2,pca"]
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+    def start(words: list[str]) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tocsin.cli.main", *words[1:]]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdin=-1, stdout=-1, stderr=-2)
+
+    with start(simulate) as plant:
+        try:
+            assert plant.stdin is not None and plant.stdout is not None
+            while not plant.stdout.readline().startswith("serial"):
+                assert plant.poll() is None
+            assert (tmp_path / "plant/normal.csv").is_file()
+            (tmp_path / "out").mkdir()
+            shutil.copy(folder / "out/normal-1.tocsin", tmp_path / "out/pump-1-1.tocsin")
+            with start(init) as asked:
+                said = asked.communicate(timeout=30)[0]
+                assert asked.returncode == 0 and "lines of 11 numbers, 10 a second" in said, said
+            with start(run) as agent:
+                assert agent.stdout is not None
+                plant.stdin.write("bearing:0.9\n")
+                plant.stdin.flush()
+                too_late = threading.Timer(60.0, agent.terminate)
+                too_late.start()
+                found = next((line for line in agent.stdout if "-anomaly new: " in line), "")
+                too_late.cancel()
+                agent.terminate()
+                agent.communicate(timeout=30)
+        finally:
+            plant.terminate()
+    assert "behaves unlike its normal running: Acceleration" in found
 
 
 def labels(folder: Path) -> dict[str, tuple[float, float]]:

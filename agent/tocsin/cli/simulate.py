@@ -37,7 +37,7 @@ def _seconds(_context: click.Context, parameter: click.Parameter, value: str | N
     "--csv", "folder", type=click.Path(path_type=Path, file_okay=False),
     help="Write normal.csv and, with faults, test.csv and labels.csv into this folder, as fast as it goes.",
 )  # fmt: skip
-@click.option("--duration", callback=_seconds, help="Of each file, or of the live run: 10min, 2h.  [files: 2h]")
+@click.option("--duration", callback=_seconds, help="Of each file; without --csv of the live run.  [files: 2h]")
 @click.option(
     "--fault", "faults", multiple=True, metavar="FAULT", help="KIND[.CHANNEL][@START[-END]][:SEVERITY][/RAMP]"
 )
@@ -76,8 +76,8 @@ def simulate(
 ) -> None:
     """A virtual plant: motor, bearing, pump and valve, with faults.
 
-    With --csv it writes recordings and ends. Else it runs in real time, serves what is asked for, and takes faults on
-    standard input: `bearing:0.5`, `bearing off`, `clear`; an empty line tells what is on.
+    With --csv it writes recordings first. Then it runs in real time, serves what is asked for, and takes faults on
+    standard input: `bearing:0.5`, `bearing off`, `clear`; an empty line tells what is on. With --csv alone it ends.
 
     \b
     Faults of the machine: imbalance, misalignment, looseness, bearing, bearing_inner, bearing_ball,
@@ -91,7 +91,9 @@ def simulate(
     """
     if folder is not None:
         _write(folder, duration or 7200.0, seed, faults, vibration_hz, always_load)
-        return
+        if not any((modbus, opcua, serial, frames, broker)):
+            return
+        duration, faults = None, ()  # both were the files'
     if frames is not None and not vibration_hz:
         raise click.UsageError("--serial-vibration needs a rate: --vibration 8192")
     plant = Plant(seed, time.time(), vibration_hz if frames is not None else 0.0, always_load, faults)
