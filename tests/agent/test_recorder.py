@@ -292,3 +292,92 @@ def test_what_waits_in_memory_is_bounded(tmp_path: Path) -> None:
     with recorder._lock:
         assert recorder._waiting_bytes <= 64 << 20
         assert recorder._dropped == 3 << 20
+
+
+def test_a_mark_of_the_wrong_shape_costs_its_block_and_not_the_recording(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    recorder.start()
+    recorder.put("pump-1", CHANNELS, replace(block(0, 5), bad=np.zeros(5, np.bool_)))
+    recorder.put("pump-1", CHANNELS, block(5, 5))
+    recorder.stop()
+    assert numbers(tmp_path / "ring/pump-1") == list(range(5, 10))
+    assert recorder.statistics.dropped == 5 and "`bad` of shape (5,)" in str(recorder.statistics.last_error)
+
+
+def test_the_error_of_a_stream_stands_until_that_stream_is_written_again(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    recorder.put("pump-1", CHANNELS[:1], block(0, 7))
+    recorder._flush()
+    recorder.put("fan-2", CHANNELS, block(0, 7))
+    recorder._flush()
+    assert "pump-1" in str(recorder.statistics.last_error)
+    recorder.put("pump-1", CHANNELS, block(0, 7))
+    recorder._flush()
+    assert recorder.statistics.last_error is None
+    recorder.stop()
+
+
+def test_what_does_not_fit_in_memory_is_told(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, FAR)
+    many = 1 << 20
+    big = SampleBlock(np.arange(many, dtype=float), np.zeros((many, 6)))
+    for _ in range(2):
+        recorder.put("pump-1", tuple(Channel(f"c{n}") for n in range(6)), big)
+    recorder._flush()
+    assert recorder.statistics.dropped == many and "wait to be written" in str(recorder.statistics.last_error)
+    recorder.stop()
+
+
+def test_the_id_of_a_snapshot_is_new_and_no_disk_is_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "snapshots/19700101T001700-pump-1").mkdir(parents=True)
+    recorder = Recorder(tmp_path, RecorderLimits(after_s=0.1, free_bytes=0))
+
+    def hang(*_: object, **__: object) -> None:
+        raise AssertionError("the disk is asked")
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(os, "stat", hang)
+        found = [recorder.snapshot("pump-1", 1020.0 + n) for n in (0.0, 0.3, 0.6)]
+    assert found == [f"19700101T001700-pump-1-{n}" for n in (2, 3, 4)]
+    recorder.stop()
+
+
+def test_an_alarm_is_close_to_the_newest_one_before_or_after_it(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, RecorderLimits(after_s=3.0, free_bytes=0))
+    assert len({recorder.snapshot("pump-1", time_s) for time_s in (100.0, 99.5, 102.5, 105.0)}) == 1
+    recorder.stop()
+
+
+def test_what_an_earlier_run_wrote_while_the_clock_stood_in_1970_is_kept_and_leaves_in_order(tmp_path: Path) -> None:
+    for n, written_s in enumerate((1.7e9, 100.0)):
+        ring = Ring(tmp_path, FAR, 0.0)
+        ring.append("pump-1", CHANNELS, block(10 * n, 10), 0.0)
+        ring.close()
+        os.utime(find_segments(tmp_path / "pump-1")[-1], (written_s, written_s))
+    ring = Ring(tmp_path, RecorderLimits(age_s=3600.0, free_bytes=0), 50.0)
+    ring.trim(60.0)
+    assert numbers(tmp_path / "pump-1") == list(range(20))
+    ring.trim(3700.0)
+    assert find_segments(tmp_path / "pump-1") == []
+
+
+def test_a_snapshot_keeps_to_its_bound_and_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    roomy = Recorder(tmp_path, RecorderLimits(snapshot_bytes=20_000, before_s=1e6, free_bytes=0))
+    for n in range(100):
+        roomy.put("pump-1", CHANNELS, block(100 * n, 100))
+        roomy._flush()
+    roomy.snapshot("pump-1", 2000.0)
+    roomy._flush()
+    assert 10_000 < roomy.statistics.snapshot_bytes <= 20_000
+    roomy._snapshots._limits = replace(roomy._limits, free_bytes=1 << 60)
+    before = roomy.statistics.snapshot_bytes
+    roomy.snapshot("pump-1", 5000.0)
+    roomy._flush()
+    assert roomy.statistics.snapshot_bytes == before and "left for alarms" in str(roomy.statistics.last_error)
+    roomy.put("pump-1", CHANNELS, block(10_000, 100))
+    roomy._flush()
+    assert (roomy.statistics.dropped, roomy.statistics.rows) == (0, 10_100)
+    roomy.start()
+    roomy.stop()

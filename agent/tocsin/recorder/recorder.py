@@ -39,7 +39,7 @@ class RecorderStatistics:
         evicted: segments that left the ring since the start.
         snapshot_bytes: on disk now; with `snapshots`.
         snapshots_evicted: that left since the start.
-        last_error: why the last samples were dropped; None while it is well.
+        last_error: the newest that stands, each until its stream is written again; None while all is well.
     """
 
     rows: int
@@ -55,9 +55,11 @@ class RecorderStatistics:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
+    """Blocks that follow one another, to be one frame."""
+
     stream: str
     channels: tuple[Channel, ...]
-    block: SampleBlock
+    blocks: list[SampleBlock]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Recorder:
         self._lock = threading.Lock()
         self._waiting: deque[_Samples | _Alarm] = deque()
         self._waiting_bytes = 0
-        self._open_ids: dict[str, tuple[str, float]] = {}
+        self._refused: dict[str, str] = {}  # why `put` refused samples of a stream since the last flush
+        self._open_ids: dict[str, tuple[str, float]] = {}  # of each asset: its snapshot and the newest alarm's time
+        self._ids = self._snapshots.names  # all that were ever given: the disk is not asked under the lock
         self._rows = self._dropped = 0
-        self._error: str | None = None
+        self._errors: dict[str, str] = {}  # of each stream, the newest last; of the disk as a whole under ""
         self._statistics = self._look()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -116,17 +120,16 @@ class Recorder:
             channels: columns of the block.
             block: its arrays must not change any more.
         """
-        if block.values.shape != (len(block), len(channels)):  # a driver's mistake must not end the thread
-            self._note(
-                ValueError(f"{stream}: values of shape {block.values.shape} for {len(channels)} channels"), len(block)
-            )
-            return
         size = block.time_s.nbytes + block.values.nbytes
         with self._lock:
-            if self._waiting_bytes + size > WAITING_BYTES:
+            refused = _misfit(channels, block)
+            if refused is None and self._waiting_bytes + size > WAITING_BYTES:
+                refused = f"{WAITING_BYTES >> 20} MiB wait to be written: is the disk too slow?"
+            if refused is not None:
                 self._dropped += len(block)
+                self._refused[stream] = f"{stream}: {refused}"
                 return
-            self._waiting.append(_Samples(stream, channels, block))
+            self._waiting.append(_Samples(stream, channels, [block]))
             self._waiting_bytes += size
 
     def snapshot(self, asset: str, time_s: float) -> str:
@@ -141,21 +144,21 @@ class Recorder:
         """
         with self._lock:
             known = self._open_ids.get(asset)
-            if known is not None and 0 <= time_s - known[1] <= self._limits.after_s:
-                snapshot = known[0]
+            if known is not None and abs(time_s - known[1]) <= self._limits.after_s:
+                snapshot, newest_s = known[0], max(time_s, known[1])
             else:
-                snapshot = self._new_id(asset, time_s)
-                self._open_ids[asset] = snapshot, time_s
+                snapshot, newest_s = self._new_id(asset, time_s), time_s
+            self._open_ids[asset] = snapshot, newest_s
             self._waiting.append(_Alarm(asset, snapshot, time_s))
         return snapshot
 
     def _new_id(self, asset: str, time_s: float) -> str:
         stamp = datetime.fromtimestamp(min(max(time_s, 0.0), 2e11), UTC).strftime("%Y%m%dT%H%M%S")
         name, n = f"{stamp}-{asset}", 1
-        taken = {snapshot for snapshot, _ in self._open_ids.values()}
-        while name in taken or _is_there(self.folder / "snapshots" / name):
+        while name in self._ids:
             n += 1
             name = f"{stamp}-{asset}-{n}"
+        self._ids.add(name)
         return name
 
     @property
@@ -171,46 +174,62 @@ class Recorder:
             try:
                 part.close()
             except OSError as error:
-                self._note(error, 0)
+                self._note("", error)
 
     def _flush(self) -> None:
         """Writes what waits, keeps to the bounds, syncs."""
         with self._lock:
             items, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+            refused, self._refused = self._refused, {}
         now_s = time.monotonic()
         for item in _joined(items):
-            rows = len(item.block) if isinstance(item, _Samples) else 0
-            try:
-                self._take(item, now_s)
-            except (OSError, ValueError) as error:
-                self._note(error, rows)
+            if isinstance(item, _Alarm):
+                self._begin_snapshot(item, now_s)
             else:
-                if rows:
-                    self._rows, self._error = self._rows + rows, None
+                self._record(item, now_s)
         try:
             self._ring.trim(now_s)
             self._snapshots.trim(now_s)
             self._ring.sync()
             self._snapshots.sync()
-        except OSError as error:
-            self._note(error, 0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the thread goes on
+            self._note("", error)
+        else:
+            self._errors.pop("", None)
+        for stream, why in refused.items():
+            self._note(stream, ValueError(why))
         self._statistics = self._look()
 
-    def _take(self, item: "_Samples | _Alarm", now_s: float) -> None:
-        if isinstance(item, _Alarm):
-            headers = [self._ring.header(stream) for stream in self._ring.streams_of(item.asset)]
-            self._snapshots.begin(item.snapshot, item.asset, item.time_s, now_s, headers, self._ring.since)
+    def _record(self, samples: _Samples, now_s: float) -> None:
+        stream, rows = samples.stream, sum(map(len, samples.blocks))
+        try:
+            block = _one(samples.blocks)
+            self._ring.append(stream, samples.channels, block, now_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the thread goes on
+            self._note(stream, error)
+            with self._lock:
+                self._dropped += rows
             return
-        self._ring.append(item.stream, item.channels, item.block, now_s)
-        self._snapshots.feed(item.stream.partition(".")[0], self._ring.header(item.stream), item.block, now_s)
+        self._rows += rows
+        self._errors.pop(stream, None)
+        try:
+            self._snapshots.feed(stream.partition(".")[0], self._ring.header(stream), block, now_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the thread goes on
+            self._note(stream, error)
 
-    def _note(self, error: Exception, rows: int) -> None:
+    def _begin_snapshot(self, alarm: _Alarm, now_s: float) -> None:
+        try:
+            headers = [self._ring.header(stream) for stream in self._ring.streams_of(alarm.asset)]
+            self._snapshots.begin(alarm.snapshot, alarm.asset, alarm.time_s, now_s, headers, self._ring.since)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the thread goes on
+            self._note(alarm.asset, error)
+
+    def _note(self, stream: str, error: Exception) -> None:
         said = f"recordings in {self.folder}: {getattr(error, 'strerror', None) or error}"
-        if said != self._error:
-            log.error("%s; alarms go on", said)
-        self._error = said
-        with self._lock:
-            self._dropped += rows
+        if said != self._errors.pop(stream, None):
+            unexpected = None if isinstance(error, OSError | ValueError) else error
+            log.error("%s; alarms go on", said, exc_info=unexpected)
+        self._errors[stream] = said
 
     def _look(self) -> RecorderStatistics:
         ring, snapshots = self._ring, self._snapshots
@@ -223,8 +242,18 @@ class Recorder:
             snapshot_bytes=snapshots.size,
             snapshots=snapshots.count,
             snapshots_evicted=snapshots.evicted,
-            last_error=self._error,
+            last_error=next(reversed(self._errors.values()), None),
         )
+
+
+def _misfit(channels: tuple[Channel, ...], block: SampleBlock) -> str | None:
+    """What is wrong with a block's shape, as a driver may have made it."""
+    shape = len(block), len(channels)
+    if block.values.shape != shape:
+        return f"values of shape {block.values.shape} for {len(channels)} channels"
+    if block.bad is not None and block.bad.shape != shape:
+        return f"`bad` of shape {block.bad.shape} for values of shape {shape}"
+    return None
 
 
 def _joined(items: "deque[_Samples | _Alarm]") -> "list[_Samples | _Alarm]":
@@ -234,14 +263,14 @@ def _joined(items: "deque[_Samples | _Alarm]") -> "list[_Samples | _Alarm]":
 
     def put_out() -> None:
         for (stream, channels), blocks in parts.items():
-            out.append(_Samples(stream, channels, _one(blocks)))
+            out.append(_Samples(stream, channels, blocks))
         parts.clear()
 
     for item in items:
         if isinstance(item, _Samples):
-            if item.block.step_s:
+            if item.blocks[0].step_s:
                 put_out()
-            parts.setdefault((item.stream, item.channels), []).append(item.block)
+            parts.setdefault((item.stream, item.channels), []).extend(item.blocks)
         else:
             put_out()
             out.append(item)
@@ -257,13 +286,6 @@ def _one(blocks: list[SampleBlock]) -> SampleBlock:
     if any(block.bad is not None for block in blocks):
         bad = np.concatenate([np.zeros_like(b.values, np.bool_) if b.bad is None else b.bad for b in blocks])
     return SampleBlock(time_s, values, step_s=blocks[0].step_s, bad=bad)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a failing disk must not cost an alarm
-        return False
 
 
 def _claim(folder: Path) -> IO[str]:

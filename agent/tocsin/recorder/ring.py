@@ -1,7 +1,8 @@
 """The ring: segments of every stream, the oldest leaving first.
 
 Rules: the monotonic clock is passed in and alone decides ages, so that a step of the wall clock throws nothing away.
-What an earlier run left is older than anything of this one. A segment is never appended to by a later run.
+What an earlier run left is older than anything of this one, and its age counts from the start: the wall clock may have
+stood in 1970 when it was written. A segment is never appended to by a later run.
 """
 
 import errno
@@ -64,17 +65,18 @@ class Ring:
 
     def _left_behind(self, now_s: float) -> list[_Closed]:
         """What earlier runs recorded, oldest first; cut tails are taken off."""
-        found = []
-        wall_s = time.time()
+        found: list[tuple[float, _Closed]] = []
         for stream in sorted(path for path in self.folder.iterdir() if path.is_dir()):
             files = find_segments(stream)
             for file in files[-1:]:  # all before it were closed
                 cut_tail(file)
+            written_s = 0.0
             for file in (file for file in files if file.exists()):
                 about = file.stat()
-                found.append(_Closed(file, about.st_size, now_s - max(0.0, wall_s - about.st_mtime)))
+                written_s = max(written_s, about.st_mtime)  # never before the file that precedes it
+                found.append((written_s, _Closed(file, about.st_size, now_s)))
                 self._number[stream.name] = max(self._number.get(stream.name, 0), _number_of(file))
-        return sorted(found, key=lambda closed: closed.ended_s)
+        return [closed for _, closed in sorted(found, key=lambda each: each[0])]
 
     @property
     def size(self) -> int:
@@ -184,7 +186,7 @@ class Ring:
         writer.close()
 
     def _keep_free(self, now_s: float) -> None:
-        while (free := _free_bytes(self.folder)) < self._limits.free_bytes:
+        while (free := free_bytes(self.folder)) < self._limits.free_bytes:
             if not self._evict_oldest(now_s):
                 raise OSError(f"{free >> 20} MiB free on the disk, {self._limits.free_bytes >> 20} are left for alarms")
 
@@ -208,6 +210,7 @@ def _number_of(file: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """Free on the disk, for this user."""
     about = os.statvfs(folder)
     return about.f_bavail * about.f_frsize

@@ -1,7 +1,8 @@
 """Snapshots: what was recorded before and after an alarm, kept out of the ring's eviction.
 
 Rules: an alarm whose id is that of the open snapshot lengthens it; the oldest snapshot goes when all together are over
-their bound. A snapshot is written as the samples come: a power cut leaves what there was.
+their bound, and one that reaches the bound by itself ends. What must stay free on the disk stays free. A snapshot is
+written as the samples come: a power cut leaves what there was.
 """
 
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tocsin.recorder.limits import RecorderLimits
+from tocsin.recorder.ring import free_bytes
 from tocsin.recordings.segment import Header, SegmentWriter, sync_folder
 from tocsin.records import SampleBlock
 
@@ -27,6 +29,7 @@ class _Open:
     deadline_s: float
     writers: dict[str, SegmentWriter] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
+    full: bool = False
 
 
 class Snapshots:
@@ -53,6 +56,11 @@ class Snapshots:
     def size(self) -> int:
         """Bytes of all snapshots."""
         return sum(self._sizes.values())
+
+    @property
+    def names(self) -> set[str]:
+        """Ids of those that are on the disk."""
+        return set(self._sizes)
 
     @property
     def count(self) -> int:
@@ -96,10 +104,14 @@ class Snapshots:
         sync_folder(self.folder)
         self._open[asset] = opened = _Open(folder, time_s + after_s, now_s + after_s + SLACK_S)
         self._sizes[snapshot] = 0
-        for header in headers:
-            for block in since(header.stream, time_s - self._limits.before_s):
-                self._write(opened, header, block)
-        self.sync()
+        try:
+            for header in headers:
+                for block in since(header.stream, time_s - self._limits.before_s):
+                    self._write(opened, header, block)
+            self.sync()
+        except OSError:
+            self._end(asset)
+            raise
 
     def feed(self, asset: str, header: Header, block: SampleBlock, now_s: float) -> None:
         """Samples that have just been recorded.
@@ -119,6 +131,12 @@ class Snapshots:
     def _write(self, opened: _Open, header: Header, block: SampleBlock) -> None:
         inside = block.time_s <= opened.until_s
         if inside.any():
+            size = self._sizes[opened.folder.name] + block.time_s.nbytes + block.values.nbytes
+            opened.full = opened.full or size > self._limits.snapshot_bytes
+            if opened.full:
+                return
+            if (free := free_bytes(self.folder)) < self._limits.free_bytes:
+                raise OSError(f"{free >> 20} MiB free on the disk: a snapshot ends, the rest is left for alarms")
             if header.stream not in opened.writers:
                 named = Header(header.stream, header.channels, header.precision, opened.folder.name)
                 opened.writers[header.stream] = SegmentWriter(opened.folder / f"{header.stream}.seg", named)
@@ -132,7 +150,7 @@ class Snapshots:
         """Ends what is complete or late, and keeps to the bound."""
         for asset, opened in list(self._open.items()):
             complete = opened.writers and opened.over >= set(opened.writers)
-            if complete or now_s > opened.deadline_s or self._sizes[opened.folder.name] > self._limits.snapshot_bytes:
+            if complete or opened.full or now_s > opened.deadline_s:
                 self._end(asset)
         growing = {opened.folder.name for opened in self._open.values()}
         while self.size > self._limits.snapshot_bytes:
