@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tocsin.cli.doctor_config import broker as doctor_broker
+from tocsin.config import MqttSettings
+
 pytestmark = [pytest.mark.broker, pytest.mark.tls]  # openssl makes the certificates
 
 
@@ -65,3 +68,16 @@ def test_a_broker_of_another_authority_is_not_trusted(secured, broker, publish, 
     publisher = publish(broker.port, tls={"ca_file": str(secured / "other.pem")})
     until(lambda: "certificate verify failed" in publisher.statistics.last_error.lower())
     assert publisher.statistics.connects == 0
+
+
+def test_doctor_says_how_long_the_brokers_certificate_will_do(secured, broker):
+    own = {"cert_file": str(secured / "edge-1.pem"), "key_file": str(secured / "edge-1.key")}
+    mqtt = {"host": "127.0.0.1", "port": broker.port}
+    (good,) = doctor_broker(MqttSettings.model_validate(mqtt | {"tls": {"ca_file": str(secured / "ca.pem"), **own}}))
+    assert good.state == "note" and "TLSv1.3, certificate until 20" in good.found and good.mend.startswith("renew")
+    (other,) = doctor_broker(
+        MqttSettings.model_validate(mqtt | {"tls": {"ca_file": str(secured / "other.pem"), **own}})
+    )
+    assert other.state == "bad" and "certificate" in other.found.lower()
+    (missing,) = doctor_broker(MqttSettings.model_validate(mqtt | {"tls": {"ca_file": "/nowhere.pem"}}))
+    assert missing.state == "bad" and "mqtt.tls.ca_file" in missing.found
