@@ -14,7 +14,7 @@ from tocsin.core.preprocess import Limit, Preprocessor
 from tocsin.core.scoring import Member, residual
 from tocsin.errors import TocsinError
 from tocsin.records import Floats32
-from tocsin_trainer.convert import HEADROOMS, LADDER, REPRESENTATIVE, Converter, representative
+from tocsin_trainer.convert import HEADROOMS, REPRESENTATIVE, Converter, representative
 from tocsin_trainer.fit import fit
 from tocsin_trainer.gate import gate, roc_auc
 from tocsin_trainer.inject import KINDS, STRENGTHS, inject
@@ -103,10 +103,9 @@ def test_the_batch_file_gives_the_rows_of_the_single_one(
         np.testing.assert_allclose(together.predict(OTHER), alone, atol=1e-5)
 
 
-def test_the_ladder_goes_from_small_to_exact(models: dict[str, Fitted], converter: Converter) -> None:
-    rungs = list(converter.ladder(models["pca"]))
-    assert [(rung.precision, rung.headroom) for rung in rungs] == list(LADDER)
-    assert len({rung.content for rung in rungs[: len(HEADROOMS)]}) == len(HEADROOMS)
+def test_each_headroom_makes_another_file(models: dict[str, Fitted], converter: Converter) -> None:
+    rungs = [converter.convert(models["pca"], "int8", headroom) for headroom in HEADROOMS]
+    assert len({rung.content for rung in rungs}) == len(HEADROOMS)
 
 
 @pytest.mark.parametrize("family", ["pca", "pca_short", "t2"])

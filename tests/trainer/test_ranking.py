@@ -52,6 +52,7 @@ def test_seeds_agree_by_the_order_of_their_scores() -> None:
     assert agreement(scores, scores**3) == pytest.approx(1.0)
     assert agreement(scores, -scores) == 0.0
     assert agreement(scores, RNG.random(1000)) < 0.1
+    assert agreement(np.ones(9), np.ones(9)) == agreement(scores, np.ones(1000)) == 0.0
 
 
 def test_worth_is_what_is_told_apart_beyond_chance_less_wandering_and_luck() -> None:

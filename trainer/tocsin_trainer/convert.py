@@ -15,7 +15,6 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,15 +92,6 @@ class Converter:
         np.save(self._path / f"{number}-extremes.npy", extremes)
         self._seen.append((min(-LEAST, float(windows.min())), max(LEAST, float(windows.max()))))
         self._models.append(fitted)
-
-    def ladder(self, fitted: Fitted) -> Iterator[Converted]:
-        """Every rung, in order, converted as the caller comes to it.
-
-        Raises:
-            TocsinError: a conversion failed; `convert` can still make the rungs below.
-        """
-        for precision, headroom in LADDER:
-            yield self.convert(fitted, precision, headroom)
 
     def convert(self, fitted: Fitted, precision: str, headroom: float = 1.0) -> Converted:
         """One rung of a model that was added, without a batch file.

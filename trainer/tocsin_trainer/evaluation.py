@@ -187,7 +187,6 @@ def _file(played: Played, limit: float, seed: int) -> FileFigures:
     if days > 0:
         rates["alarms_per_day"] = len(played.alarms) / days
     quantiles = np.quantile(played.score / limit, QUANTILES).tolist()
-    known = label is not None and played.row_score is not None
     return FileFigures(
         played=played,
         figures=figures(played, limit),
@@ -195,7 +194,7 @@ def _file(played: Played, limit: float, seed: int) -> FileFigures:
         rates=rates,
         ratios=dict(zip(QUANTILES, quantiles, strict=True)),
         baselines=baselines(played, seed),
-        best_f1=metrics.best_f1(label, played.row_score) if known else None,  # type: ignore[arg-type]
+        best_f1=None if label is None or played.row_score is None else metrics.best_f1(label, played.row_score),
         normal_days=0.0 if label is None else played.running_s / DAY_S,
     )
 

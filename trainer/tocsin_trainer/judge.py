@@ -307,7 +307,13 @@ def _halves(stretches: tuple[Stretch, ...], grid: Grid) -> tuple[tuple[Stretch, 
 
 def _window_labels(stretches: tuple[Stretch, ...], grid: Grid) -> Bools:
     """(K,) of each window's last row."""
-    label = np.concatenate([s.label[grid.length - 1 :: grid.hop] for s in stretches if s.label is not None])
+    labels = [s.label for s in stretches if s.label is not None]
+    if len(labels) < len(stretches):
+        raise DataError(
+            f"--combine stacked finds weights by labels: {len(stretches) - len(labels)} of {len(stretches)} stretches "
+            "of the recordings that --test names have none: give each a label column, or leave it out"
+        )
+    label = np.concatenate([each[grid.length - 1 :: grid.hop] for each in labels])
     if not label.any() or label.all():
         raise DataError(
             "--combine stacked finds weights by the first half of each labelled recording: expected normal and "

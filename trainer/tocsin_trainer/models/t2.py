@@ -64,11 +64,16 @@ def spectrum(windows: Floats32, seed: int) -> tuple[Floats, Floats, Floats]:
 
     Returns:
         (D,) mean, (D,) variances along the directions, and (D, D) directions, a column each; D = T·C.
+
+    Raises:
+        DataError: nothing varies.
     """
     chosen = windows[np.sort(np.random.default_rng(seed).permutation(len(windows))[:MAX_WINDOWS])]
     flat = chosen.reshape(len(chosen), -1).astype(np.float64)
     covariance, _ = ledoit_wolf(flat)
     variance, directions = np.linalg.eigh(covariance)
+    if variance.mean() <= 0:
+        raise DataError("no channel changes in normal running: there is nothing to tell what is unusual by")
     return flat.mean(axis=0), np.maximum(variance, SMALLEST * variance.mean()), directions
 
 
