@@ -144,3 +144,24 @@ def test_a_stamp_of_a_clock_that_was_never_set_gets_the_time_of_arrival() -> Non
     clock = StampClock(time.wall, time.monotonic)
     stamps, _ = clock.follow(np.array([12.0, np.nan, EPOCH_S + 1]))
     assert stamps.tolist() == [BEGIN_S, BEGIN_S, EPOCH_S + 1] and clock.unset == 2
+
+
+def test_stamps_of_a_clock_that_was_never_set_keep_their_distance() -> None:
+    time, blocks = Time(), []
+    clock = StampClock(time.wall, time.monotonic)
+    for n in range(20):
+        time.now_s = 100.0 + n * 0.05 + 0.01 * (n % 3)  # blocks arrive with jitter
+        blocks.append(clock.follow(12.0 + np.arange(50 * n, 50 * (n + 1)) / 1000))
+    found = rows_of(blocks, 1000.0)
+    assert (found.gaps, found.repeated, found.backwards, found.rows) == (0, 0, 0, 1000)
+    assert clock.unset == 1000 and abs(blocks[-1][0][-1] - time.wall()) < 0.1
+
+
+@pytest.mark.parametrize("rate_hz", [0.1, 0.5, 2.0])
+def test_slow_samples_keep_the_time_at_which_they_arrived(rate_hz: float) -> None:
+    time, jitter = Time(), np.random.default_rng(0).uniform(-0.3, 0.3, 50)
+    clock = ArrivalClock(rate_hz, time.wall, time.monotonic)
+    for n in range(50):
+        time.now_s = 100.0 + n / rate_hz + jitter[n] * min(1, 0.1 / rate_hz)
+        (stamp,), _ = clock.stamp(1)
+        assert abs(stamp - time.wall()) < (0.05 if rate_hz < 1 else 0.2)

@@ -147,7 +147,7 @@ def test_a_time_out_gives_an_empty_block(wire: Any, tmp_path: Path) -> None:
 def test_a_serial_line_gives_what_was_sent(wire: Any) -> None:
     source = a_serial(wire)
     source.open()
-    wire.send(lines(SENT[:10]))
+    wire.send(b"torn\n" + lines(SENT[:10]))
     first = read_until(source, 10)
     wire.send(lines(SENT[10:])[:100])
     wire.send(lines(SENT[10:])[100:])
@@ -159,7 +159,7 @@ def test_a_serial_line_gives_what_was_sent(wire: Any) -> None:
 def test_a_lost_serial_line_is_told_and_comes_back(wire: Any) -> None:
     source = a_serial(wire)
     source.open()
-    wire.send(lines(SENT[:3]))
+    wire.send(b"\n" + lines(SENT[:3]))
     read_until(source, 3)
     wire.unplug()
     with pytest.raises(SourceError, match=r"ttyTEST was lost"):
@@ -170,7 +170,7 @@ def test_a_lost_serial_line_is_told_and_comes_back(wire: Any) -> None:
         source.open()
     wire.plug()
     source.open()
-    wire.send(lines(SENT[3:6]))
+    wire.send(b"\n" + lines(SENT[3:6]))
     np.testing.assert_array_equal(read_until(source, 3).values, SENT[3:6])
     source.close()
 
@@ -184,7 +184,7 @@ def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Any) -> None:
 def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Any, form: str) -> None:
     source = a_serial(wire, form)
     source.open()
-    wire.send(FORMS[form](SENT[:1], 0))
+    wire.send(b"\n" + FORMS[form](SENT[:1], 0))
     read_until(source, 1)
     noise = np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes()
     wire.send(noise + b"\n" + FORMS[form](SENT[1:4], 1))
@@ -202,6 +202,7 @@ def test_the_stamps_of_a_serial_line_do_not_follow_a_small_step_of_the_clock_and
     settings = SerialSettings(type="serial", port=str(wire.port), channels=NAMES, rate_hz=1000)
     source = SerialSource(settings, CHANNELS, CHANNELS, clock)
     source.open()
+    wire.send(b"\n")
     for offset_s in (0.0, 0.9, -0.9, -3600.0, -3600.5):  # noqa: B007 - read by the clock
         wire.send(lines(SENT[:1]))
         stamps.append(read_until(source, 1).time_s[0])
@@ -346,7 +347,7 @@ def test_raw_counts_come_in_engineering_units(wire: Any) -> None:
     given = {"type": "serial", "port": str(wire.port), "channels": channels, "rate_hz": 1000}
     source = SerialSettings.model_validate(given).make(CHANNELS)
     source.open()
-    wire.send(lines(SENT[:5]))
+    wire.send(b"\n" + lines(SENT[:5]))
     block = read_until(source, 5)
     source.close()
     np.testing.assert_allclose(block.values, SENT[:5] * [0.5, 1] + [10, 0])

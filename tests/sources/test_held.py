@@ -181,3 +181,13 @@ def test_whatever_stamps_come_rows_are_bounded_and_never_of_the_wrong_shape(
             bench.read(now_s)
         assert all(len(row) == 2 for row in bench.values)
         assert len(bench.values) <= now_s + 13 * (len(events) + 1)
+
+
+@pytest.mark.parametrize("stamp_s", [15.0, 2_327_000_000.0])
+def test_one_late_or_wild_stamp_is_no_set_clock(stamp_s: float):
+    bench = Bench(1)
+    for n in range(30):
+        bench.rows.put(T0 + (stamp_s if n == 20 else n), 0, n, n)
+        bench.read(n + 0.1)
+    assert bench.steps == [] and bench.counts.clock_steps == 0 and bench.counts.late == 1
+    np.testing.assert_allclose(bench.time_s, T0 + np.arange(29), atol=0.3)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tocsin.errors import SourceError
 from tocsin.records import Channel, SampleBlock
+from tocsin.sources import iio
 from tocsin.sources.iio import IioSettings, IioSource
 from tocsin.sources.scan import ElementType, ScanLayout
 
@@ -226,3 +227,39 @@ def test_three_axes_at_25_6_khz_lose_nothing(device):
     expected = (np.arange(len(sent)) % 4000 - 2000) * SCALE
     np.testing.assert_allclose(block.values[:, 0], expected)
     assert (np.diff(block.time_s) > 0).all()
+
+
+def test_stamps_that_go_back_by_less_than_a_step_cut_nothing_and_all_steps_are_given_one_by_one(device):
+    source = IioSource(the_settings(device))
+    source.open()
+    device.start()
+    jittering = scans(50)
+    jittering["t"][10::10] -= 1_100_000
+    device.send(jittering.tobytes())
+    assert len(source.read(0.5)) == 50
+    device.send(b"".join(scans(10, 1_780_000_000 - 3600 * n).tobytes() for n in range(1, 6)))
+    assert [len(source.read(0.5)) for _ in range(5)] == [10] * 5
+    assert len(source.read(0.01)) == 0 and source.counts.clock_steps == 5
+    source.close()
+
+
+def test_a_fixed_rate_is_fine_if_it_is_the_one_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "sampling_frequency").write_text("1000.000000\n")
+
+    def refuse(file, value):
+        raise OSError(f"{file.name} = {value}: Permission denied")
+
+    monkeypatch.setattr(iio, "_write", refuse)  # root may write to any file
+    iio._set_rate(tmp_path, [], 1000.0)
+    with pytest.raises(OSError, match=r"samples at 1000.000000 Hz: set rate_hz"):
+        iio._set_rate(tmp_path, [], 500.0)
+
+
+def test_polls_that_come_too_late_are_counted(device):
+    source = IioSource(the_settings(device, mode="poll", rate_hz=100))
+    source.open()
+    source.read(0.1)
+    time.sleep(0.1)
+    source.read(0.1)
+    source.close()
+    assert source.counts.late >= 8

@@ -19,6 +19,7 @@ piece = st.one_of(
 
 def parsed(pieces: list[bytes]) -> tuple[list[list[str]], int]:
     parser = LineParser(2)
+    parser.feed(b"\n")
     rows = [row for piece in pieces for row in parser.feed(piece).tolist()]
     return [[repr(value) for value in row] for row in rows], parser.bad_lines
 
@@ -48,7 +49,7 @@ def test_whatever_comes_gives_rows_of_the_right_width(pieces: list[bytes]) -> No
     "line", [b"1.5,-2", b"1.5;-2", b"1.5\t-2", b"1.5 -2", b" 1.5 , -2 ", b"1.5,-2\r", b"+1.5e0,-2"]
 )
 def test_the_separators_that_sketches_print_are_understood(line: bytes) -> None:
-    np.testing.assert_array_equal(LineParser(2).feed(line + b"\n"), [[1.5, -2.0]])
+    np.testing.assert_array_equal(LineParser(2).feed(b"\n" + line + b"\n"), [[1.5, -2.0]])
 
 
 def test_the_half_line_at_the_start_is_no_mistake() -> None:
@@ -57,10 +58,14 @@ def test_the_half_line_at_the_start_is_no_mistake() -> None:
     assert parser.bad_lines == 0
 
 
+def test_the_first_line_is_left_out_as_its_beginning_may_be_torn_off() -> None:
+    assert LineParser(2).feed(b"2.5,3.1\n12.6,3.2\n").tolist() == [[12.6, 3.2]]
+
+
 @pytest.mark.parametrize("line", [b"1,2,3", b"1", b"1,x", b"1,2_0", b"\xff\xfe,1", "１,２".encode(), b"hello"])
 def test_a_line_that_is_no_sample_is_counted_and_the_next_is_read(line: bytes) -> None:
     parser = LineParser(2)
-    rows = parser.feed(b"1,2\n" + line + b"\n3,4\n")
+    rows = parser.feed(b"\n1,2\n" + line + b"\n3,4\n")
     assert (rows.tolist(), parser.bad_lines) == ([[1, 2], [3, 4]], 1)
 
 

@@ -13,6 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import ValidationError
 
+from tocsin.delivery.connection import Received
 from tocsin.errors import SourceError
 from tocsin.records import SampleBlock
 from tocsin.sources.mqtt import MqttSource, MqttSourceSettings, PayloadReader
@@ -221,3 +222,19 @@ def test_what_is_no_topic_filter_is_refused(topic: str):
 def test_a_path_that_is_none_is_refused_with_its_column():
     with pytest.raises(ValidationError, match="column 2: expected"):
         the_settings(time="t[")
+
+
+def test_what_waits_is_bounded_in_bytes_and_what_is_too_large_is_refused_at_once():
+    source = MqttSource(the_settings(largest=65_536))
+    for _ in range(200):
+        source._put(Received("plant/a/flow", b"1" + b" " * 65_000, 0, False))
+    source._put(Received("plant/a/flow", b"1" * 70_000, 0, False))
+    waiting = [source._events.get_nowait() for _ in range(source._events.qsize())]
+    assert len(waiting) > 60 and sum(len(event.payload) for event in waiting) <= 4 << 20
+    assert source._refused == {"too large": 1, "too many at once": 200 - len(waiting)}
+
+
+def test_a_channel_without_a_topic_is_refused():
+    with pytest.raises(ValidationError, match="channel 'pressure' has no topic"):
+        the_settings(topic=None)
+    assert PayloadReader(the_settings(topic=None, channels=CHANNELS[1:])).filters == ["plant/+/flow"]

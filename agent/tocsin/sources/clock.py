@@ -72,7 +72,7 @@ class ArrivalClock:
         if behind_s > max(SLACK_S, period / 2):  # a gap, or the first block
             begin_s = max(now_s - length_s, self._last_s)
         else:
-            length_s *= 1 + float(np.clip(behind_s / CATCH_UP_S, -MOST, MOST))
+            length_s *= 1 + float(np.clip(behind_s / max(CATCH_UP_S, length_s), -MOST, MOST))
             length_s = min(length_s, max(now_s + AHEAD_S - begin_s, 1e-3 * length_s))
         stamps = begin_s + np.arange(1, n + 1, dtype=np.float64) * (length_s / n)
         self._last_s = float(stamps[-1])
@@ -87,11 +87,12 @@ class StampClock:
 
     Attributes:
         steps: how often the other side's clock was set.
-        unset: samples whose stamp was no time, and that got the time of arrival.
+        unset: samples whose stamp was no time: the last got the time of arrival, the others keep their distance.
     """
 
     def __init__(self, wall: Clock = time.time, monotonic: Clock = time.monotonic) -> None:
         self.steps = self.unset = 0
+        self._unset_s = np.inf  # from a clock that was never set to ours
         self._wall, self._monotonic = wall, monotonic
         self._last: tuple[float, float] | None = None  # stamp and arrival of the newest sample
         self._lead_s = -np.inf  # the largest stamp − arrival so far: the shortest delay
@@ -107,7 +108,10 @@ class StampClock:
         none = ~(np.isfinite(time_s) & (time_s >= EPOCH_S))
         if none.any():
             self.unset += int(np.count_nonzero(none))
-            time_s = np.where(none, self._wall(), time_s)
+            now_s, last_s = self._wall(), time_s[none & np.isfinite(time_s)][-1:]
+            if len(last_s) and not abs(now_s - last_s[0] - self._unset_s) <= SMALLEST_STEP_S:
+                self._unset_s = now_s - float(last_s[0])
+            time_s = np.where(none, np.where(np.isfinite(time_s), time_s + self._unset_s, now_s), time_s)
         step_s, first_s = 0.0, float(time_s[0])
         if self._last is not None:
             stamp_s, before_s = self._last

@@ -12,9 +12,10 @@ monotonic one. A row closes half a period after its place and `wait_s` later, so
 stamp is the time of its newest value where that lies near the row's place (a fifth of a period), else the nearest such
 time, so that two rows are never far from a period apart; places follow the values slowly, so that a stream at about
 `rate_hz` gives one row a value and keeps its own stamps. A value older than the last row counts from the next row on.
-When the stamps run ahead, or a channel's go back, their clock was set: rows go on without a gap, and the block says by
-how much. Where values come only when they change, rows go on while nothing comes; elsewhere they stop, and what was
-held up fills its rows when it comes. No row comes while no channel has a value that is young enough.
+When two stamps of a channel in a row run ahead, or go back, by the same, their clock was set: rows go on without a gap,
+and the block says by how much; one alone is late, or wild, and counts from when it came. Where values come only when
+they change, rows go on while nothing comes; elsewhere they stop, and what was held up fills its rows when it comes. No
+row comes while no channel has a value that is young enough.
 """
 
 import numpy as np
@@ -56,6 +57,7 @@ class HeldRows:
         self._smallest_step = max(SMALLEST_STEP_S, 2.5 * self._period)
         self._value, self._of, self._came = (np.full(channels, fill) for fill in (np.nan, -np.inf, -np.inf))
         self._newest = [-np.inf] * channels  # stamp of the newest value that came
+        self._odd = [np.nan] * channels  # stamp − arrival of the last value, where it did not go with the clock
         self._pending: list[tuple[float, int, float, float]] = []
         self._clock = _Clock()
         self._place: float | None = None
@@ -73,8 +75,15 @@ class HeldRows:
         ahead, most = self._clock.ahead_s, self._clock.most_s
         if ahead is not None and most is not None:
             forward = time_s - arrived_s - most > self._smallest_step
-            if forward or time_s < self._newest[channel] - SMALLEST_STEP_S:
+            if abs(time_s - arrived_s - self._odd[channel]) <= SMALLEST_STEP_S:
+                self._counts.late -= 1  # the one before was not late: the clock was set
                 self._follow(time_s - arrived_s - ahead)
+            elif forward or time_s < self._newest[channel] - SMALLEST_STEP_S:
+                self._odd[channel] = time_s - arrived_s
+                self._counts.late += 1
+                self._pending.append((arrived_s + ahead, channel, value, arrived_s))
+                return
+        self._odd[channel] = np.nan
         self._clock.shows(time_s, arrived_s)
         self._newest[channel] = max(time_s, self._newest[channel])
         self._pending.append((time_s, channel, value, arrived_s))
@@ -98,7 +107,7 @@ class HeldRows:
     def forget(self) -> None:
         """The link was lost: no channel has a value; the next row is one of values to come."""
         self._value[:], self._of[:], self._came[:] = np.nan, -np.inf, -np.inf
-        self._newest = [-np.inf] * len(self._value)
+        self._newest, self._odd = [-np.inf] * len(self._value), [np.nan] * len(self._value)
         self._pending.clear()
         self._clock, self._place = _Clock(), None
 

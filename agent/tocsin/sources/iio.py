@@ -16,6 +16,8 @@ import os
 import re
 import select
 import time
+from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +28,7 @@ from tocsin.errors import SourceError
 from tocsin.records import Channel, Floats, SampleBlock
 from tocsin.settings import ChannelSettings, Seconds
 from tocsin.sources import Source, SourceCounts, SourceSettings
-from tocsin.sources.clock import ArrivalClock, StampClock
+from tocsin.sources.clock import SMALLEST_STEP_S, ArrivalClock, StampClock
 from tocsin.sources.scan import ElementType, ScanLayout
 
 _READ_BYTES = 1 << 18
@@ -110,9 +112,9 @@ class _Buffer:
     """The device's buffer, switched on."""
 
     def __init__(self, folder: Path, settings: IioSettings, counts: SourceCounts) -> None:
-        self._folder, self._rest = folder, b""
+        self._folder, self._rest, self._counts = folder, b"", counts
         self._arrival, self._stamps = ArrivalClock(settings.rate_hz), StampClock()
-        self._later: tuple[Floats, Floats] | None = None
+        self._later: deque[SampleBlock] = deque()  # what follows a step back of the kernel's clock
         scan = folder / "scan_elements"
         wanted = [channel.element for channel in settings.channels]
         missing = [element for element in wanted if not (scan / f"{element}_en").exists()]
@@ -146,6 +148,8 @@ class _Buffer:
 
     def read(self, timeout_s: float) -> SampleBlock:
         assert self._fd is not None
+        if self._later:
+            return self._later.popleft()
         data = b""
         if select.select([self._fd], [], [], timeout_s)[0]:
             with contextlib.suppress(BlockingIOError):
@@ -156,18 +160,21 @@ class _Buffer:
         values = self._layout.table(scans, self._columns, self._scale, self._offset)
         if self._stamp is None:
             time_s, step_s = self._arrival.stamp(len(scans))
+            self._counts.clock_steps += step_s != 0.0
             return SampleBlock(time_s, values, time.monotonic(), step_s)
         return self._stamped(1e-9 * self._layout.column(scans, self._stamp).astype(np.float64), values)
 
     def _stamped(self, time_s: Floats, values: Floats) -> SampleBlock:
-        """Up to where the kernel's clock was set back, if it was; the rest comes with the next read."""
-        if self._later is not None:
-            time_s, values = np.concatenate((self._later[0], time_s)), np.concatenate((self._later[1], values))
-        back = np.flatnonzero(np.diff(time_s) < 0)
-        cut = int(back[0]) + 1 if len(back) else len(time_s)
-        self._later = (time_s[cut:], values[cut:]) if cut < len(time_s) else None
-        followed, step_s = self._stamps.follow(time_s[:cut])
-        return SampleBlock(followed, values[:cut], time.monotonic(), step_s)
+        """Up to where the kernel's clock was set back, if it was; the rest comes with the next reads."""
+        cuts = [0, *(np.flatnonzero(np.diff(time_s) < -SMALLEST_STEP_S) + 1).tolist(), len(time_s)]
+        for start, stop in pairwise(cuts):
+            unset = self._stamps.unset
+            followed, step_s = self._stamps.follow(time_s[start:stop])
+            self._counts.clock_steps += step_s != 0.0
+            if self._stamps.unset > unset:
+                self._counts.reasons["clock not set"] += self._stamps.unset - unset
+            self._later.append(SampleBlock(followed, values[start:stop], time.monotonic(), step_s))
+        return self._later.popleft()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -198,6 +205,7 @@ class _Poll:
         now = time.monotonic()
         if now < self._due_s:
             return SampleBlock(np.empty(0), np.empty((0, len(self._files))), now)
+        self._counts.late += int((now - self._due_s) / self._period_s)
         self._due_s = max(self._due_s + self._period_s, now)
         raw = np.array(
             [[self._value(element, file) for element, file in zip(self._elements, self._files, strict=True)]]
@@ -206,6 +214,7 @@ class _Poll:
         if bad.all():
             raise OSError("no channel can be read")
         time_s, step_s = self._clock.stamp(1)
+        self._counts.clock_steps += step_s != 0.0
         return SampleBlock(time_s, (raw + self._offset) * self._scale, now, step_s, bad if bad.any() else None)
 
     def _value(self, element: str, file: Path) -> float:
@@ -280,11 +289,18 @@ def _value_file(folder: Path, element: str) -> Path:
 
 
 def _set_rate(folder: Path, elements: list[str], rate_hz: float) -> None:
-    """Where the device has a rate; it is the driver's to say that it cannot be."""
+    """Where the device has a rate; it is the driver's to say that it cannot be; what is fixed may be right."""
     names = ["sampling_frequency", *(f"{_shared(element)}_sampling_frequency" for element in elements)]
     for name in dict.fromkeys(names):
         if (file := folder / name).exists():
-            _write(file, f"{rate_hz:g}")
+            try:
+                _write(file, f"{rate_hz:g}")
+            except OSError as error:
+                with contextlib.suppress(ValueError):
+                    if math.isclose(float(fixed := _read(file)), rate_hz, rel_tol=1e-3):
+                        continue
+                    raise OSError(f"{error}: the device samples at {fixed} Hz: set rate_hz to that") from error
+                raise
 
 
 def _read(file: Path) -> str:

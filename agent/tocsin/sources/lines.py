@@ -1,7 +1,8 @@
 """Bytes of a stream of lines → rows of numbers: comma-separated, or JSON.
 
-A line that does not parse is counted and skipped, so that the stream recovers by itself after garbage. Where the
-number of axes is not given, it is that of the first three lines in a row that have the same.
+The first line is left out, as it may have begun before we listened. A line that does not parse is counted and skipped,
+so that the stream recovers by itself after garbage. Where the number of axes is not given, it is that of the first
+three lines in a row that have the same.
 """
 
 import json
@@ -41,11 +42,12 @@ class LineParser:
         rows = []
         for line in lines:
             row = self._row(line) if len(line) <= LONGEST_LINE else None
-            if row is not None and self._fits(row):
+            if not self._synced:
+                self._synced = True
+            elif row is not None and self._fits(row):
                 rows.append(row)
-            elif row is None and self._synced and (line.strip() or len(line) > LONGEST_LINE):
+            elif row is None and (line.strip() or len(line) > LONGEST_LINE):
                 self.bad_lines += 1
-            self._synced = True  # the first line may have begun before we listened
         return np.asarray(rows, np.float64).reshape(len(rows), self.channels or 0)
 
     def _row(self, line: bytes) -> list[float] | None:
@@ -59,7 +61,7 @@ class LineParser:
         return row if row and len(row) == (self.channels or len(row)) else None
 
     def _fits(self, row: list[float]) -> bool:
-        if self.channels is None and self._synced:
+        if self.channels is None:
             length, lines = self._alike
             self._alike = (len(row), lines + 1 if length == len(row) else 1)
             if self._alike[1] >= ALIKE:

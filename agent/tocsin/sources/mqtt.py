@@ -9,12 +9,14 @@ Values that come in several messages become rows as `tocsin.sources.held` says.
 
 import math
 import os
+import threading
 import time
+from collections import Counter
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tocsin.config import BrokerSettings
 from tocsin.errors import BrokerError, ConfigError, SourceError
@@ -28,7 +30,7 @@ from tocsin.sources.json_path import Steps, number_at, parse_path, read_payload,
 if TYPE_CHECKING:
     from tocsin.delivery.connection import Connection, Event, Received
 
-_MOST_WAITING = 10_000  # messages between the network and the asset's thread
+_MOST_WAITING, _MOST_BYTES = 10_000, 4 << 20  # messages, payloads, between the network and the asset's thread
 _MOST_TOPICS = 4096  # whose channels are remembered
 _TICKS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))  # from this number on, a tick is so many seconds
 
@@ -56,7 +58,7 @@ class MqttSourceSettings(SourceSettings):
 
     type: Literal["mqtt"]
     broker: BrokerSettings = Field(BrokerSettings(), description="where they are published")
-    topic: TopicFilter = Field("#", description="topic filter of channels without one; + and # are wildcards")
+    topic: TopicFilter | None = Field(None, description="topic filter of channels without one; + and # are wildcards")
     time: JsonPath | None = Field(None, description="path of the time stamp; arrival when left out")
     rate_hz: float = Field(gt=0, le=1000, description="rows a second")
     hold: Seconds = Field(10.0, gt=0, description="how long a channel's last value stands when no message brings it")
@@ -65,6 +67,15 @@ class MqttSourceSettings(SourceSettings):
     retained: bool = Field(False, description="take retained messages without a time stamp as if they came now")
     largest: int = Field(65536, ge=64, le=1 << 24, description="bytes of a payload")
     channels: tuple[MqttChannelSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _every_channel_has_a_topic(self) -> "MqttSourceSettings":
+        for channel in self.channels:
+            if self.topic is None and channel.topic is None:
+                raise ValueError(
+                    f"channel {channel.name!r} has no topic: give it one, or the source, such as plant/+/#"
+                )
+        return self
 
     def given(self) -> tuple[Channel, ...]:
         """As written."""
@@ -84,7 +95,7 @@ class PayloadReader:
 
     def __init__(self, settings: MqttSourceSettings) -> None:
         self._channels = [
-            (channel.topic or settings.topic, parse_path(channel.path), channel.scale, channel.offset)
+            (channel.topic or settings.topic or "", parse_path(channel.path), channel.scale, channel.offset)
             for channel in settings.channels
         ]
         self._time: Steps | None = None if settings.time is None else parse_path(settings.time)
@@ -178,14 +189,15 @@ class MqttSource:
         self._connection: Connection | None = None
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._where = f"MQTT broker {settings.broker.host}"
-        self._dropped = 0  # written by the network thread
+        self._waiting_bytes, self._refused = 0, Counter[str]()  # of both threads, under the lock
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Connects and subscribes."""
         from tocsin.delivery.connection import Access, Subscribed  # noqa: PLC0415 - brings the MQTT library
 
         self.close()
-        self._events = SimpleQueue()
+        self._events, self._waiting_bytes = SimpleQueue(), 0
         self._rows.forget()
         try:
             self._connection = Access.read(self._settings.broker).connect(
@@ -215,9 +227,17 @@ class MqttSource:
         """Of the network thread."""
         from tocsin.delivery.connection import Received  # noqa: PLC0415 - loaded by now
 
-        if isinstance(event, Received) and self._events.qsize() >= _MOST_WAITING:
-            self._dropped += 1
-            return
+        if isinstance(event, Received):
+            size = len(event.payload)
+            with self._lock:
+                if size > self._settings.largest:
+                    self._refused["too large"] += 1
+                    return
+                full = self._waiting_bytes + size > max(_MOST_BYTES, self._settings.largest)
+                if full or self._events.qsize() >= _MOST_WAITING:
+                    self._refused["too many at once"] += 1
+                    return
+                self._waiting_bytes += size
         self._events.put(event)
 
     def read(self, timeout_s: float) -> SampleBlock:
@@ -230,8 +250,10 @@ class MqttSource:
                 self._take(self._events.get_nowait())
         except Empty:
             pass
-        dropped, self._dropped = self._dropped, 0
-        self.counts.count_bad("too many at once", dropped)
+        with self._lock:
+            refused, self._refused = self._refused, Counter()
+        for reason, n in refused.items():
+            self.counts.count_bad(reason, n)
         return self._rows.block(time.monotonic())
 
     def _take(self, event: "Event") -> None:
@@ -243,9 +265,8 @@ class MqttSource:
             self._take_message(event)
 
     def _take_message(self, message: "Received") -> None:
-        if len(message.payload) > self._settings.largest:
-            self.counts.count_bad("too large")
-            return
+        with self._lock:
+            self._waiting_bytes -= len(message.payload)
         try:
             time_s, found = self._reader.read(message.topic, message.payload)
         except ValueError as error:
