@@ -137,7 +137,12 @@ class AlarmDesk:
         step = apply(self._active.get(transition.alarm), transition, context, ulid(time.time(), os.urandom(10)))
         if step is None or step.kind is not Kind.NEW:
             return step
-        return replace(step, after=replace(step.after, snapshot=self._snapshot(transition.asset, transition.time_s)))
+        try:
+            snapshot = self._snapshot(transition.asset, transition.time_s)
+        except Exception:  # the recorder's; the alarm goes out without
+            log.exception("%s: nothing is kept of what was recorded around %s", self._device, transition.alarm)
+            return step
+        return replace(step, after=replace(step.after, snapshot=snapshot))
 
     def _try(self, transition: Transition, decide: Callable[[Transition], Step | None]) -> None:
         try:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.expression import parse
 from tocsin.alarms.limits import ChannelOverride
-from tocsin.alarms.quality import CAUSES, condition
+from tocsin.alarms.quality import CHECKS, condition
 from tocsin.alarms.rules import Rule
 from tocsin.alarms.watch import Prior
 from tocsin.errors import ConfigError
@@ -119,7 +119,7 @@ class QualitySettings(Settings):
 
     def alarm_ids(self, asset: str) -> tuple[str, ...]:
         """Of all its conditions."""
-        return tuple(condition(asset, check) for check in (*CAUSES, "stale")) if self.enabled else ()
+        return tuple(condition(asset, check) for check in CHECKS) if self.enabled else ()
 
 
 class RuleSettings(Settings):
@@ -135,7 +135,7 @@ class RuleSettings(Settings):
     @field_validator("id")
     @classmethod
     def _is_free(cls, value: str) -> str:
-        taken = ("anomaly", "stale", *CAUSES)
+        taken = ("anomaly", *CHECKS)
         if value in taken:
             raise ValueError(f"expected another name: {', '.join(taken)} are taken")
         return value

@@ -73,9 +73,13 @@ class Feed:
         """Begins to read."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Lets the thread end; at once."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Closes the source and ends the thread."""
-        self._stopping.set()
+        self.ask_to_stop()
         with self._arrived:
             self._arrived.notify_all()
         if self._thread.is_alive():
@@ -215,7 +219,13 @@ class Feeds:
         with self._arrived:
             return all(feed.ended and not feed.blocks for feed in self.each)
 
+    def ask_to_stop(self) -> None:
+        """Lets all threads end, together; at once."""
+        for feed in self.each:
+            feed.ask_to_stop()
+
     def stop(self) -> None:
         """Closes all sources."""
+        self.ask_to_stop()
         for feed in self.each:
             feed.stop()

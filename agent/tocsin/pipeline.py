@@ -24,7 +24,7 @@ from tocsin.core.resample import Resampler
 from tocsin.core.scoring import Smoother, limits_of
 from tocsin.core.windowing import SlidingWindow
 from tocsin.errors import DataError
-from tocsin.records import Bools, Change, Channel, Rows, SampleBlock, Scores, Transition, Windows
+from tocsin.records import Bools, Change, Channel, Ints, Rows, SampleBlock, Scores, Transition, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +121,20 @@ class AssetLine:
                 continue
             bare = self._scorer.score(windows.values)
             bare = replace(bare, per_channel=self.groups.fold(bare.per_channel))
-            held = self.watch.hold(windows, bare)
+            held, back = self.watch.hold(windows, bare)
             self.not_finite += int(np.count_nonzero(~np.isfinite(bare.value)))
             if bare.mode is not None:
                 self.unknown_mode += int(np.count_nonzero(bare.mode == UNKNOWN))
-            scores, anomaly, changes = self._decide(bare, held)
+            scores, anomaly, changes = self._decide(bare, held, back)
             transitions = tuple(self._transition(windows, scores, k, change) for k, change in changes)
             out.append(Scored(windows, scores, anomaly, held, transitions))
         return out
 
-    def _decide(self, bare: Scores, held: Bools) -> tuple[Scores, Bools, list[tuple[int, Change]]]:
+    def _decide(self, bare: Scores, held: Bools, back: Ints) -> tuple[Scores, Bools, list[tuple[int, Change]]]:
         """Smoothed scores, whether the condition is on at each, and its changes.
 
-        What is held back is told as it is, changes nothing, and is a gap to what comes after: the window that showed
-        the fault of a sensor before anybody doubted it is forgotten with it.
+        What is held back is told as it is and changes nothing. The windows that showed the fault of a sensor before
+        anybody doubted it are taken back; those before them still count.
         """
         if not held.any():
             scores = self._smoother.update(bare)
@@ -146,8 +146,8 @@ class AssetLine:
         for start, stop in pairwise(edges):
             part = _part(bare, slice(start, stop))
             if held[start]:
-                self._smoother.reset()
-                self._detector.reset()
+                self._smoother.take_back(int(back[start]))
+                self._detector.take_back(int(back[start]))
                 anomaly[start:stop] = self._detector.active
             else:
                 part = self._smoother.update(part)

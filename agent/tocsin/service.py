@@ -111,6 +111,8 @@ class Agent:
     def stop(self) -> None:
         """Closes sources, applies and sends what can be sent, keeps the rest on disk."""
         for worker in self.workers:
+            worker.ask_to_stop()
+        for worker in self.workers:
             worker.stop()
         self.desk.stop()
         self.recording.stop()

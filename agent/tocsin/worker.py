@@ -98,9 +98,15 @@ class AssetWorker:
         """Begins to read."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Lets the thread end; at once, from any thread."""
+        self._stopping.set()
+        if self._feeds is not None:
+            self._feeds.ask_to_stop()
+
     def stop(self) -> None:
         """Closes the source and ends the thread."""
-        self._stopping.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(10 * READ_TIMEOUT_S)
 
@@ -315,10 +321,10 @@ class AssetWorker:
                 self._take(got[1], line, got[0])
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True
+            self.refused = any(feed.refused for feed in feeds.each)
             if feeds.ended:
                 self._tell_all(line.finish(), line, 0.0)
                 self.broken_off = any(feed.broken_off for feed in feeds.each)
-                self.refused = any(feed.refused for feed in feeds.each)
                 return
 
     def _new_line(self, bundle: Bundle, channels: tuple[Channel, ...] | None, live: bool = False) -> AssetLine:

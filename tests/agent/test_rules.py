@@ -139,6 +139,20 @@ def test_after_a_gap_nothing_is_said_until_there_is_enough() -> None:
     assert raised.time_s == START_S + 15
 
 
+@pytest.mark.parametrize(
+    ("time", "said"), [("1e308h", "24h at the most"), ("99999999h", "24h at the most"), ("24h", "rows")]
+)
+def test_a_time_too_long_to_remember_is_refused_with_its_column(time: str, said: str) -> None:
+    rule = Rule("dry", f"mean(flow, {time}) < 1")
+    with pytest.raises(ConfigError, match=rf"{said}.* at column"):
+        RuleSet("pump-1", CHANNELS, 1000.0, (rule,))
+
+
+def test_a_rule_of_the_greatest_length_and_depth_can_be_looked_at() -> None:
+    long, deep = "flow < 1".ljust(500), "(" * 29 + "flow < 1" + ")" * 29
+    assert told(Rule("dry", long), np.zeros((3, 2))) == told(Rule("dry", deep), np.zeros((3, 2))) == [(0, "raised")]
+
+
 def test_a_rule_waits_while_a_channel_of_its_is_doubted() -> None:
     values = np.tile((5.0, 0.0), (10, 1))
     doubted = np.zeros((10, 2), np.bool_)

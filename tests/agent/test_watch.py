@@ -137,6 +137,47 @@ def test_what_is_held_back_is_counted_told_and_leaves_no_trace() -> None:
     assert not np.concatenate([part.anomaly for part in parts]).any()
 
 
+def test_a_machine_fault_alarms_beside_a_sensor_that_goes_wild_in_every_window() -> None:
+    values = machine(2000, 1)
+    values[400:, 0] += 3
+    values[400::30, 1] = 1e6
+    transitions, _, _ = play(values)
+    assert raised(transitions) == {"range", "anomaly"}
+
+
+def test_a_machine_fault_alarms_between_windows_that_are_held_back() -> None:
+    values = machine(1500, 1)
+    values[400:, 0] += 1
+    values[400::34, 1] = 1e6  # two or three windows of 34 are believed
+    transitions, parts, _ = play(values)
+    assert np.concatenate([part.held for part in parts])[500:].mean() > 0.9
+    assert raised(transitions) == {"range", "anomaly"}
+
+
+def wild_by_turns() -> Floats:
+    """Every window has a wild value, of one channel or the other; of each they are too few for an alarm of its own."""
+    values = machine(1000, 1)
+    values[400:800:62, 0] = values[431:800:62, 1] = 1e6
+    return values
+
+
+def test_a_model_that_is_held_back_for_long_while_no_sensor_is_in_alarm_is_told() -> None:
+    transitions, _, _ = play(wild_by_turns())
+    assert [(t.alarm, t.change.value, t.time_s - START_S) for t in transitions] == [
+        ("pump-1-held-back", "raised", 501),
+        ("pump-1-held-back", "cleared", 804),
+    ]
+    assert {part.channel for part in transitions[0].contributions} <= {"pressure", "flow"}
+
+
+def test_what_is_told_of_windows_held_back_does_not_depend_on_how_the_stream_is_cut() -> None:
+    values = wild_by_turns()
+    values[600:700, 0] = values[600, 0]
+    whole, parts = (play(values, cuts)[0] for cuts in ([], list(range(0, 1000, 7))))
+    assert sorted((t.time_s, t.alarm) for t in whole) == sorted((t.time_s, t.alarm) for t in parts)
+    assert raised(whole) == {"held-back", "stuck"}
+
+
 def test_channels_in_alarm_are_named() -> None:
     _, _, line = play(broken("stuck", 1)[:300])
     assert line.watch.bad_channels() == ("flow",)
@@ -200,9 +241,35 @@ def test_doubt_about_one_of_several_groups_is_found_by_time_and_its_features_loo
     assert [t.time_s - START_S for t in watch.told()] == [4.0]  # before the doubt, which does not clear it
     score = np.full(56, 2.0)
     windows = Windows(np.empty((56, 5, 3)), times - 4, times, none, none)
-    held = watch.hold(windows, Scores(score, score, np.tile((0.5, 1.5), (56, 1))))
+    held, _ = watch.hold(windows, Scores(score, score, np.tile((0.5, 1.5), (56, 1))))
     assert end[held].tolist() == list(range(21, 36))  # five rows a window, two seconds a frame
     assert watch.held_back == 15
+
+
+def test_a_condition_of_two_groups_is_on_until_both_are_well() -> None:
+    groups = (Sampled((CHANNELS[0],), 1.0), Sampled((CHANNELS[1],), 1.0))
+    prior = Prior(overrides={name: ChannelOverride(low=0, high=100) for name in ("pressure", "flow")})
+    for active in ((), ("motor-range",)):
+        watch = Watch("motor", groups, Joined(CHANNELS, np.array([0, 1])), 1.0, Normal(0), prior, active)
+        told = []
+        values = machine(600, 1)
+        values[10:320, 0], values[10:20, 1] = np.linspace(200, 300, 310), np.linspace(200, 300, 10)
+        for row in range(0, 600, 100):
+            for group in (0, 1):
+                part = values[row : row + 100, group, None]
+                watch.block(SampleBlock(START_S + row + np.arange(100), part), group)
+            told += [(t.change.value, t.time_s - START_S) for t in watch.told()]
+        assert [change for change, _ in told] == ["raised", "raised", "cleared"]
+        assert told[-1] == ("cleared", 419.0)
+
+
+def test_a_rule_for_a_flow_of_nothing_hears_a_flow_that_is_exactly_nothing() -> None:
+    values = machine(400, 1)
+    values[200:, 1] = 0.0
+    transitions, _, _ = play(values, prior=Prior((Rule("dry", "pressure > 4 and mean(flow, 10s) < 1"),)))
+    assert {(t.alarm, t.time_s - START_S) for t in transitions if t.cause == "rule" and t.time_s < START_S + 212} == {
+        ("pump-1-dry", 209)
+    }
 
 
 def silence(stale: Staleness, *pieces: tuple[float, int]) -> list[tuple[str, float]]:

@@ -130,3 +130,11 @@ def test_a_stored_alarm_that_cannot_be_read_is_forgotten_and_its_state_withdrawn
     desk = desk_of()
     assert desk.active_alarms() == frozenset() and desk.statistics.failed == 1
     assert messages(outbox) == [("alarm/pump-1-model", "gone")]
+
+
+def test_an_alarm_goes_out_though_nothing_can_be_kept_of_what_was_recorded(outbox, transition):
+    def broken(_asset, _time_s):
+        raise OSError("no such disk")
+
+    desk = run(AlarmDesk(outbox, "edge-1", {"pump-1": AlarmContext()}, lambda: None, snapshot=broken), transition())
+    assert desk.active_alarms() == {"pump-1-model"} and desk.statistics.failed == 0

@@ -16,6 +16,8 @@ import numpy as np
 from tocsin.errors import BundleError
 from tocsin.records import Bools, Change, Floats
 
+REMEMBERED = 64  # windows that can be taken back
+
 
 @dataclass(frozen=True)
 class AlarmRule:
@@ -71,11 +73,21 @@ class AlarmDetector:
         self.active = active
         self._over: deque[bool] = deque(maxlen=rule.on_m)
         self._quiet = 0
+        self._before: deque[tuple[tuple[bool, ...], int]] = deque(maxlen=REMEMBERED)  # each window: `_over`, `_quiet`
 
     def reset(self) -> None:
         """Forgets the windows before a gap; the condition stays as it is."""
         self._over.clear()
         self._quiet = 0
+        self._before.clear()
+
+    def take_back(self, windows: int) -> None:
+        """Forgets the newest windows, all where they are more than are remembered; the condition stays as it is."""
+        if windows > len(self._before):
+            self.reset()
+        for _ in range(min(windows, len(self._before))):
+            over, self._quiet = self._before.pop()
+            self._over = deque(over, maxlen=self.rule.on_m)
 
     def update(self, ratio: Floats) -> tuple[Bools, list[tuple[int, Change]]]:
         """Goes through the next windows.
@@ -89,6 +101,7 @@ class AlarmDetector:
         state = np.empty(len(ratio), np.bool_)
         changes: list[tuple[int, Change]] = []
         for k, value in enumerate(ratio.tolist()):
+            self._before.append((tuple(self._over), self._quiet))
             change = self._step(value) if np.isfinite(value) else None
             if change is not None:
                 changes.append((k, change))

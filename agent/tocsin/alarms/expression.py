@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_LENGTH, MAX_DEPTH = 500, 30
+LONGEST_S = 86400.0
 UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 OVER_TIME = ("mean", "min", "max", "delta")
@@ -58,6 +59,11 @@ class Node:
         """Every mention of a channel, from left to right."""
         own = (self,) if self.kind == "channel" else ()
         return own + tuple(node for part in self.parts for node in part.channels())
+
+    def over_time(self) -> tuple["Node", ...]:
+        """Every function over a time."""
+        own = (self,) if self.kind == "over" else ()
+        return own + tuple(node for part in self.parts for node in part.over_time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +224,11 @@ class _Parser:
         parts = [self._number(self._or())]
         while self._take(","):
             if self._next.seconds is not None and name.text in OVER_TIME and len(parts) == 1:
-                seconds = self._tokens.pop(0).seconds
+                time = self._tokens.pop(0)
+                seconds = time.seconds
                 assert seconds is not None
+                if not seconds <= LONGEST_S:
+                    raise self._wrong(f"expected 24h at the most, got {time.text}", time.column)
                 self._need(")")
                 return Node("over", tuple(parts), seconds, name.text, name.column)
             parts.append(self._number(self._or()))

@@ -73,6 +73,7 @@ _CLASS = {
     "saturated": AlarmClass.SENSOR,
     "sample_rate": AlarmClass.COMMS,
     "clock": AlarmClass.COMMS,
+    "held_back": AlarmClass.SENSOR,
     "drift": AlarmClass.DRIFT,
 }
 _SAYS = {
@@ -86,7 +87,8 @@ _SAYS = {
     "spikes": "has a value with lone spikes",
     "saturated": "has a value that is cut off at the end of its range",
     "sample_rate": "gives samples too fast or too slowly",
-    "clock": "has a clock that went back",
+    "clock": "has a clock that went back or was set",
+    "held_back": "gives values that cannot be trusted, too many for the model to judge",
     "drift": "drifts away from its normal running",
     "degradation": "is wearing",
 }

@@ -48,6 +48,7 @@ CAUSES = {
     "clock": "clock",
 }
 OF_SOURCE = ("sample-rate", "clock")  # not of one channel
+CHECKS = (*CAUSES, "stale", "held-back")  # with those that look at no single sample
 MISSING_S, OFF_S, OFF_ROWS = 10.0, 5.0, 10
 OFTEN, OFTEN_S, OFTEN_ROWS = 3, 60.0, 100  # events within the longer of the two
 CALM_STEPS = 4  # as small as in normal running, before a lone spike
@@ -55,7 +56,8 @@ RATE_ERROR = 0.1
 CLOCK_BACK_S = 1.0  # a smaller step is the work of a time server
 MOST_SPANS = 4096  # of doubted samples that are remembered, a channel
 
-_Span = tuple[float, float, int]  # first and last doubted sample, by number or time, and the number of the last
+# first and last doubted sample, by number or time; the number of the last; when what is doubted began, unseen as yet
+_Span = tuple[float, float, int, float]
 _Change = tuple[int, str, int, Change]  # sample, check, column
 
 
@@ -99,7 +101,8 @@ class Quality:
         self._last_s = math.nan
         self._rails = [(c, _rails(limits)) for c, limits in enumerate(self.limits) if math.isfinite(limits.seen[0])]
         self._by_time = by_time
-        self._spans: list[list[_Span]] = [[] for _ in channels]
+        self._spans: list[list[_Span]] = [[] for _ in channels]  # what the model should not rest on
+        self._wrong: list[list[_Span]] = [[] for _ in channels]  # of that, what no rule should
         self._delays = {check: self._delay(check, active) for check in CAUSES}
 
     def _delay(self, check: str, active: Container[str]) -> Delay:
@@ -140,7 +143,7 @@ class Quality:
         """(n, C) of each check that struck; (n, 1) of those of the source."""
         x, n = block.values, len(block)
         if self._by_time and (block.time_s[0] < self._last_s or (np.diff(block.time_s) < 0).any()):
-            self._spans = [[] for _ in self._spans]
+            self._spans, self._wrong = [[] for _ in self._spans], [[] for _ in self._spans]
         self._last_s += block.step_s
         self._meter.shift(block.step_s)
         finite = np.isfinite(x)
@@ -154,7 +157,9 @@ class Quality:
         status = np.zeros_like(finite) if block.bad is None else block.bad & self._watched
         doubted = still | outside | fast | lone | status
         if doubted.any():
-            self._doubt(doubted, block.time_s)
+            reach = np.where(status | outside | fast, 1, np.where(still, run, 2))
+            self._doubt(self._spans, doubted, reach, block.time_s)
+            self._doubt(self._wrong, status | outside | lone, reach, block.time_s)
         stuck = finite & (run >= self._limit["stuck_rows"])
         found = {
             "status": status,
@@ -229,49 +234,66 @@ class Quality:
                     struck[:, column] |= hit
         return struck
 
-    def _doubt(self, doubted: Bools, time_s: Floats) -> None:
-        """Remembers runs of doubted samples."""
+    def _doubt(self, remembered: list[list[_Span]], doubted: Bools, reach: Ints, time_s: Floats) -> None:
+        """Remembers runs of doubted samples.
+
+        Args:
+            remembered: the runs of each column, added to.
+            doubted: (n, C) samples.
+            reach: (n, C) how many samples show what is doubted: this one, and those before.
+            time_s: (n,) of the block.
+        """
+        step = 1 / self.rate_hz if self._by_time else 1.0
         keys = time_s if self._by_time else np.arange(self._seen, self._seen + len(doubted))
         back = np.flatnonzero(np.diff(keys) < 0)  # runs on both sides of a step back would overlap
         for column in np.flatnonzero(doubted.any(axis=0)).tolist():
-            spans = self._spans[column]
+            spans = remembered[column]
             edges = np.flatnonzero(np.diff(np.concatenate(([0], doubted[:, column].astype(np.int8), [0]))))
             for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
                 last = self._seen + stop - 1
                 if len(back) and start <= back[-1]:
                     continue
                 if spans and spans[-1][2] == self._seen + start - 1:
-                    spans[-1] = (spans[-1][0], float(keys[stop - 1]), last)
+                    spans[-1] = (spans[-1][0], float(keys[stop - 1]), last, spans[-1][3])
                 else:
-                    spans.append((float(keys[start]), float(keys[stop - 1]), last))
+                    begin = float(keys[start])
+                    shown = begin - (int(reach[start, column]) - 1) * step
+                    spans.append((begin, float(keys[stop - 1]), last, shown))
             if len(spans) > MOST_SPANS:
-                self._spans[column] = spans[-MOST_SPANS // 2 :]
+                remembered[column] = spans[-MOST_SPANS // 2 :]
 
     @property
     def has_doubts(self) -> bool:
         """Some sample that a window may still show is doubted."""
         return any(self._spans)
 
-    def doubted(self, first: Ints | Floats, last: Ints | Floats) -> Bools:
+    def doubted(self, first: Ints | Floats, last: Ints | Floats, of_rules: bool = False) -> Bools:
         """(K, C) channels that windows should not rest on.
 
         Args:
             first: (K,) number, or time, of each window's first sample.
             last: (K,) of its last: what came later is not known yet.
+            of_rules: instead, those that no rule should rest on: a channel that stands still, or moves fast, it may.
         """
         out = np.zeros((len(first), len(self._spans)), np.bool_)
-        for column, spans in enumerate(self._spans):
+        for column, spans in enumerate(self._wrong if of_rules else self._spans):
             if spans:
                 begin, end = np.array(spans)[:, :2].T
                 latest = np.searchsorted(begin, last, side="right") - 1  # newest span that has begun
                 out[:, column] = (latest >= 0) & (end[latest] >= first)
         return out
 
+    def preludes(self, last: float) -> list[tuple[float, float]]:
+        """From when the newest doubts at a sample showed, and from when they were known; as numbers, or times."""
+        newest = (next((span for span in reversed(spans) if span[0] <= last), None) for spans in self._spans)
+        return [(span[3], span[0]) for span in newest if span is not None and span[3] < span[0]]
+
     def forget(self, before: float) -> None:
         """No window reaches back so far any more."""
-        for column, spans in enumerate(self._spans):
-            if spans and spans[0][1] < before:
-                self._spans[column] = [span for span in spans if span[1] >= before]
+        for remembered in (self._spans, self._wrong):
+            for column, spans in enumerate(remembered):
+                if spans and spans[0][1] < before:
+                    remembered[column] = [span for span in spans if span[1] >= before]
 
     def bad_channels(self) -> tuple[str, ...]:
         """Names of the channels with a condition that is on."""

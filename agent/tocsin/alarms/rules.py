@@ -5,7 +5,8 @@ when         ▁▁▁▔▔▁▔▔▔▔▔▔▔▔▔▔▔▔▁▁▁▁�
 clear_when   ▔▔▔▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▔▔▔▔▔      cleared: true for as long; without one, it is the contrary of `when`
 ```
 Rules: looked at on the grid of the bundle; while nothing can be said (a mean over more than there was since a gap, a
-doubted channel) the state stays as it is; blocks may be cut anywhere.
+value that is out of range, a lone spike, or bad as its source says) the state stays as it is. A value that stands still
+is believed: a flow that is cut off at 0 may be just what the rule is for. Blocks may be cut anywhere.
 """
 
 from collections.abc import Callable, Container
@@ -18,6 +19,7 @@ from tocsin.alarms.rolling import Delayed, Rolling
 from tocsin.errors import ConfigError
 from tocsin.records import Bools, Change, Channel, Contribution, Floats, Ints, Rows, Transition
 
+MOST_ROWS = 10_000_000  # that a function over time looks back: 80 MB
 _Stream = Callable[[Floats], Floats]
 
 
@@ -97,7 +99,7 @@ class RuleSet:
 
         Args:
             rows: on the grid.
-            doubted: (m, C) channels whose values cannot be trusted; None = none.
+            doubted: (m, C) channels whose values are none of the machine; None = none.
         """
         found = [pair for watch in self._watches for pair in watch.check(rows, doubted)]
         return tuple(transition for _, transition in sorted(found, key=lambda pair: (pair[0], pair[1].alarm)))
@@ -114,11 +116,13 @@ class _Watch:
         self._hold_rows = max(1, round(rule.for_s * rate_hz))
         self._runs = [0, 0]
         self._memories: list[Rolling | Delayed] = []
-        self._columns: list[int] = []
-        texts = (rule.when, rule.clear_when or f"not ({rule.when})")
-        self._streams = tuple(self._read(rule, text, rate_hz) for text in texts)
+        raises = self._read(rule, rule.when, rate_hz)
+        clears = Node("not", (raises,)) if rule.clear_when is None else self._read(rule, rule.clear_when, rate_hz)
+        names = [channel.name for channel in channels]
+        self._columns = list(dict.fromkeys(names.index(m.name) for node in (raises, clears) for m in node.channels()))
+        self._streams = tuple(self._stream(node, names, rate_hz) for node in (raises, clears))
 
-    def _read(self, rule: Rule, text: str, rate_hz: float) -> _Stream:
+    def _read(self, rule: Rule, text: str, rate_hz: float) -> Node:
         names = [channel.name for channel in self._channels]
         try:
             node = parse(text)
@@ -126,10 +130,15 @@ class _Watch:
                 if mention.name not in names:
                     said = f"no channel {mention.name!r}, there are {', '.join(names)}"
                     raise ExpressionError(said, text, mention.column)
+            for over in node.over_time():
+                if over.value * rate_hz > MOST_ROWS:
+                    said = (
+                        f"expected {MOST_ROWS / rate_hz:g}s at the most, which is {MOST_ROWS} rows, got {over.value:g}s"
+                    )
+                    raise ExpressionError(said, text, over.column)
+            return node
         except ExpressionError as error:
             raise ConfigError(f"asset {self._asset}: rule {rule.id}: {error}") from error
-        self._columns += [c for m in node.channels() if (c := names.index(m.name)) not in self._columns]
-        return self._stream(node, names, rate_hz)
 
     def _stream(self, node: Node, names: list[str], rate_hz: float) -> _Stream:
         """(m, C) rows → (m,) numbers; truth is 1 and 0, and NaN where nothing can be said."""

@@ -6,22 +6,29 @@ SampleBlock ─ quality, a group ─┬─► transitions of sensors and their l
 Rows ───────────────────────────── rules ──┴─► transitions of rules
 ```
 A window is held back where the largest part of its score, or a third of it, is of doubted channels: what one bad
-channel does to a model spreads over those that go with it. What is held back neither raises nor clears; it is counted.
+channel does to a model spreads over those that go with it. It is not where the part of the others alone is more than
+what spreads. What is held back neither raises nor clears; it is counted, and told where it lasts and no sensor is in
+alarm. The windows before, that showed the fault of a sensor which nobody doubted yet, are taken back.
 """
 
+from collections import deque
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
+from tocsin.alarms.blind import Blindness
 from tocsin.alarms.limits import ChannelOverride
 from tocsin.alarms.normal import Normal
-from tocsin.alarms.quality import Quality
+from tocsin.alarms.quality import CAUSES, Quality, condition
 from tocsin.alarms.rules import Rule, RuleSet
 from tocsin.errors import ConfigError
-from tocsin.records import Bools, Channel, Floats, Ints, Rows, SampleBlock, Scores, Transition, Windows
+from tocsin.records import Bools, Change, Channel, Floats, Ints, Rows, SampleBlock, Scores, Transition, Windows
 
 HELD_SHARE = 1 / 3
+SPREAD = 100.0  # times the limit: a reconstruction is bounded, and so is what a wild channel does to that of the others
+REMEMBERED = 64  # windows that may be taken back
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +126,38 @@ class Watch:
         )
         columns = groups[0].channels if joined is None else joined.columns
         self._rules = RuleSet(asset, columns, rate_hz, prior.rules, active)
+        shared = (condition(asset, check) for check in CAUSES)
+        self._on = {alarm: set(range(len(groups))) for alarm in shared if alarm in active}  # the groups in alarm
+        self._blindness = Blindness(asset, rate_hz, active)
+        self._names = names
+        self._ends: deque[float] = deque(maxlen=REMEMBERED)  # of windows that were not held back
         self._told: list[Transition] = []
 
     def block(self, block: SampleBlock, group: int = 0) -> None:
         """The next samples of a group, before anything is made of them."""
         if self._quality:
-            self._told += self._quality[group].check(block)
+            told = tuple(one for one in self._quality[group].check(block) if self._is_news(one, group))
+            self._blindness.hear(told)
+            self._told += told
+
+    def _is_news(self, transition: Transition, group: int) -> bool:
+        """Groups share their conditions: one is on while it is in any of them."""
+        on = self._on.setdefault(transition.alarm, set())
+        if transition.change is Change.RAISED:
+            on.add(group)
+            return True
+        on.discard(group)
+        return not on
 
     def rows(self, rows: Rows) -> None:
         """The next rows."""
-        doubted = self._doubted(rows.time_s, rows.time_s, rows.sample, rows.sample)
+        doubted = self._doubted(rows.time_s, rows.time_s, rows.sample, rows.sample, of_rules=True)
         if doubted is not None and self._joined is not None:
             doubted = doubted[:, self._joined.channel_of]
         self._told += self._rules.check(rows, doubted)
 
-    def hold(self, windows: Windows, scores: Scores) -> Bools:
-        """(K,) windows whose score rests on doubted channels.
+    def hold(self, windows: Windows, scores: Scores) -> tuple[Bools, Ints]:
+        """(K,) windows whose score rests on doubted channels, and (K,) how many before each are to be taken back.
 
         Args:
             windows: the next ones.
@@ -144,21 +167,41 @@ class Watch:
         doubted = self._doubted(windows.start_s, windows.end_s, windows.first_sample, windows.sample)
         if doubted is not None:
             largest = np.take_along_axis(doubted, scores.per_channel.argmax(axis=1)[:, None], axis=1)[:, 0]
-            held = largest | ((scores.share() * doubted).sum(axis=1) >= HELD_SHARE)
+            share = (scores.share() * doubted).sum(axis=1)
+            held = (largest | (share >= HELD_SHARE)) & ~(scores.ratio * (1 - share) >= SPREAD)
             self.held_back += int(np.count_nonzero(held & (scores.ratio >= 1)))
+        back = self._taken_back(windows, held)
+        if self._quality:
+            doubts = () if doubted is None else tuple(np.array(self._names)[doubted[-1]].tolist())
+            self._told += self._blindness.look(windows, held, doubts)
         for group, quality in zip(self._groups, self._quality, strict=False):
             earliest = windows.start_s[-1] - group.frame_s if self._joined else windows.first_sample[-1]
             quality.forget(float(earliest))
-        return held
+        return held, back
 
-    def _doubted(self, start_s: Floats, end_s: Floats, first: Ints, last: Ints) -> Bools | None:
+    def _taken_back(self, windows: Windows, held: Bools) -> Ints:
+        """(K,) how many windows just before each showed what makes it held back, when nobody knew."""
+        ends = windows.end_s if self._joined else windows.sample
+        back = np.zeros(len(held), np.int64)
+        edges = [0, *(np.flatnonzero(np.diff(held)) + 1).tolist(), len(held)]
+        for start, stop in pairwise(edges):
+            if not held[start]:
+                self._ends.extend(ends[start:stop][-REMEMBERED:].tolist())
+                continue
+            preludes = [pair for quality in self._quality for pair in quality.preludes(float(ends[start]))]
+            while self._ends and any(since <= self._ends[-1] < known for since, known in preludes):
+                self._ends.pop()
+                back[start] += 1
+        return back
+
+    def _doubted(self, start_s: Floats, end_s: Floats, first: Ints, last: Ints, of_rules: bool = False) -> Bools | None:
         """(K, C) doubted channels between two times, or two samples; None where there is none."""
         if not any(quality.has_doubts for quality in self._quality):
             return None
         parts = []
         for group, quality in zip(self._groups, self._quality, strict=True):
             begin, end = (start_s - group.frame_s, end_s) if self._joined else (first, last)
-            parts.append(quality.doubted(begin, end))
+            parts.append(quality.doubted(begin, end, of_rules))
         together = np.concatenate(parts, axis=1)
         return together if together.any() else None
 

@@ -38,6 +38,7 @@ Then the course of the score may be smoothed. The split stays exact through all 
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,7 @@ COMBINATIONS = ("mean", "max", "geometric")
 LOG_STD_FLOOR = math.log(0.1)  # of what a probability member may claim: int8 tells no finer
 CALM = 1e-6  # of what is typical: a member this calm does not hide what the others say
 FLOOR = 1e-3  # of the limit: how far below it, beyond this, makes no difference to the smoothed score
+REMEMBERED = 64  # windows that can be taken back
 
 
 @dataclass(frozen=True)
@@ -241,11 +243,18 @@ class Smoother:
 
     def __init__(self, span: int, threshold: Threshold) -> None:
         self._weight, self._threshold = 2.0 / (span + 1.0), threshold
-        self._last: float | None = None
+        self._course: deque[float | None] = deque([None], maxlen=REMEMBERED + 1)  # smoothed, newest last
 
     def reset(self) -> None:
         """Forgets what was before a gap."""
-        self._last = None
+        self._course = deque([None], maxlen=REMEMBERED + 1)
+
+    def take_back(self, windows: int) -> None:
+        """Forgets the newest windows; all, where they are more than are remembered."""
+        for _ in range(min(windows, len(self._course))):
+            self._course.pop()
+        if not self._course:
+            self.reset()
 
     def update(self, scores: Scores) -> Scores:
         """The next K scores, smoothed; a score that is not finite passes as it is and is forgotten."""
@@ -253,14 +262,14 @@ class Smoother:
             return scores
         limit = self._threshold.of(scores.mode)
         logs = np.log(np.maximum(scores.value / limit, FLOOR)).tolist()
-        smooth, last = [], self._last
+        smooth, last = [], self._course[-1]
         for log in logs:
             if math.isfinite(log):
                 last = log if last is None else last + self._weight * (log - last)
                 smooth.append(last)
             else:
                 smooth.append(log)
-        self._last = last
+            self._course.append(last)
         ratio = np.exp(smooth)
         value = ratio * limit
         return Scores(value, ratio, scores.share() * value[:, None], scores.mode)

@@ -162,7 +162,7 @@ class AlarmBody(Wire):
     class_: AlarmClass = Field(alias="class")
     cause: str = Field(
         description="model, rule, data_gap, bad_status, stuck, range, rate, spikes, saturated, sample_rate, clock, "
-        "drift or degradation"
+        "held_back, drift or degradation"
     )
     advice: str | None = None
     snapshot: str | None = Field(None, description="id of the recording around the raise")

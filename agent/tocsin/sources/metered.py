@@ -1,6 +1,8 @@
 """A source with its meters: what came, how fast, and how often it had to be opened anew."""
 
 import logging
+import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -107,6 +109,8 @@ class MeteredSource:
         """
         block = self._source.read(timeout_s)
         if len(block):
+            if not block.arrived_s:  # a source of somebody's may leave it out
+                block = replace(block, arrived_s=time.monotonic())
             self.samples += len(block)
             self._meter.took(block)
             self._compare()
