@@ -48,7 +48,7 @@ CAUSES = {
     "clock": "clock",
 }
 OF_SOURCE = ("sample-rate", "clock")  # not of one channel
-CHECKS = (*CAUSES, "stale", "held-back")  # with those that look at no single sample
+CHECKS = ("stale", *CAUSES, "held-back")  # with those that look at no single sample
 MISSING_S, OFF_S, OFF_ROWS = 10.0, 5.0, 10
 OFTEN, OFTEN_S, OFTEN_ROWS = 3, 60.0, 100  # events within the longer of the two
 CALM_STEPS = 4  # as small as in normal running, before a lone spike
