@@ -288,6 +288,7 @@ def test_the_manifest_form_comes_back_alike() -> None:
         ({"name": "process"}, "given twice"),
         ({"sample_rate_hz": float("nan")}, "sample rate"),
         ({"channels": [{"name": "x"}]}, "features that are not for 1"),
+        ({"max_age_s": 1e9}, "values old, at most"),
     ],
 )
 def test_a_damaged_group_is_refused(damage: dict, said: str) -> None:
@@ -305,6 +306,32 @@ def test_what_a_model_says_of_features_folds_back_onto_the_channel() -> None:
     assert [each.channel for each in told] == ["x", "y", "temperature", "load"]
     assert told[0].share == pytest.approx(0.25)
     assert (told[0].seen, told[0].expected) == (0.1, 0.01)  # effective value: 10 to the power of x_rms
+
+
+@pytest.mark.parametrize("expected", [400.0, -400.0, 4.0, float("nan")])
+def test_an_expected_level_that_is_decades_off_is_not_told(expected: float) -> None:
+    parts = [Contribution(column.name, 0.05, -1.0, expected) for column in GROUPS.columns]
+    told = {each.channel: each for each in GROUPS.told(parts)}
+    assert (told["x"].seen, told["x"].expected) == (0.1, None)
+
+
+def test_a_level_that_no_number_holds_is_not_told() -> None:
+    told = GROUPS.told([Contribution(column.name, 0.05, 400.0, 399.0) for column in GROUPS.columns])
+    assert {(each.seen, each.expected) for each in told[:2]} == {(None, None)}
+
+
+def test_an_alarm_names_the_channel_of_a_group_that_shows_one_number_of_each() -> None:
+    bands = (BandEnergies(((4.0, 16.0),), FAST, np.full(2, 1e-9)),)
+    groups = RateGroups((process(), replace(vibration(), features=bands)))
+    told = groups.told([Contribution(column.name, 0.25, 1.0, 2.0) for column in groups.columns])
+    assert sorted(each.channel for each in told) == ["load", "temperature", "x", "y"]
+
+
+def test_a_bundle_of_too_many_columns_is_refused_by_their_number() -> None:
+    raw = GROUPS.to_json()
+    raw["groups"][0]["channels"] = [{"name": f"c{n}"} for n in range(1100)]
+    with pytest.raises(BundleError, match=r"1110 columns \(process 1100 × 1, vibration 2 × 5\), at most 1024"):
+        RateGroups.from_json(raw)
 
 
 def test_features_have_names_that_differ() -> None:

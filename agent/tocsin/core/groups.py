@@ -12,6 +12,7 @@ constants. Columns of one channel lie side by side, so that what a model says of
 group without features is the common case: its columns are its channels.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,7 +33,10 @@ MAX_COLUMNS = 1024
 MAX_FRAME = 1 << 20  # rows
 MAX_FRAME_VALUES = 1 << 22  # all channels together
 MAX_EVERY = 1 << 20
+MAX_HELD = 1 << 24  # values that one group may have to keep, or to repeat over a gap
 WAIT_S = 2.0  # for a group that lags behind the others
+FAR = 4.0  # decades: an expected level further off than that is no forecast, but a model far from what it knows
+LARGEST = 300.0  # decades that a float holds
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,9 @@ class Group:
             return f"alignment {unknown[0]!r}, this agent knows {', '.join(ALIGNMENTS)}: update it"
         if not 1 <= self.frame <= MAX_FRAME or self.frame * len(self.channels) > MAX_FRAME_VALUES:
             return f"a frame of {self.frame} rows of {len(self.channels)} channels"
+        held = self.max_age_s * self.sample_rate_hz * len(self.channels)
+        if held > MAX_HELD:
+            return f"its oldest value, {self.max_age_s:g} s, is {held:.3g} of its values old, at most {MAX_HELD}"
         try:
             good = all(step.takes(len(self.channels)) for step in self.features)
             shown = rows_after(self.features, self.frame) if self.features else 1
@@ -184,17 +191,14 @@ class RateGroups:
         widths = [group.each for group in self.groups for _ in group.channels]
         return np.cumsum([0, *widths[:-1]])
 
-    def place(self, name: str) -> int:
-        """Index of a group.
-
-        Raises:
-            KeyError: there is none of that name.
-        """
-        return {group.name: n for n, group in enumerate(self.groups)}[name]
+    @cached_property
+    def _bare(self) -> bool:
+        """Each column is a channel."""
+        return not any(group.features for group in self.groups)
 
     def fold(self, split: Floats) -> Floats:
         """(K, D) parts of scores → (K, C): those of a channel's columns together."""
-        if len(self.columns) == len(self.channels):
+        if self._bare:
             return split
         folded: Floats = np.add.reduceat(split, self._starts, axis=1)
         return folded
@@ -205,7 +209,7 @@ class RateGroups:
         A channel of which features are shown tells its effective value or its mean, where one of them is that; else
         it has no value.
         """
-        if len(self.columns) == len(self.channels):
+        if self._bare:
             return tuple(contributions)
         by_name = {each.channel: each for each in contributions}
         out = []
@@ -245,14 +249,30 @@ class RateGroups:
             return cls(groups)
         names, join = [group.name for group in groups], raw["join"]
         made = cls(groups, names.index(str(join["group"])), int(join["every"]), float(join["wait_s"]))
-        columns, channels = ([each.name for each in listed] for listed in (made.columns, made.channels))
-        for what, listed in (("group", names), ("channel", channels), ("column", columns)):
-            twice = [name for name in listed if listed.count(name) > 1] if len(listed) <= MAX_COLUMNS else [listed[-1]]
-            if twice:
-                raise BundleError(f"manifest.json is damaged: {what} {twice[0][:40]!r} is given twice, or one too many")
-        if not (1 <= made.every <= MAX_EVERY and 0 <= made.wait_s < np.inf):
-            raise BundleError(f"manifest.json is damaged: a joined row every {made.every} rows, wait {made.wait_s} s")
+        wrong = made._first_wrong()
+        if wrong:
+            raise BundleError(f"manifest.json is damaged: {wrong}")
         return made
+
+    def _first_wrong(self) -> str | None:
+        """The first value outside of what can be, as a sentence; sizes before anything of that size is made."""
+        count = sum(len(group.channels) * group.each for group in self.groups)
+        if count > MAX_COLUMNS:
+            each = ", ".join(f"{group.name[:40]} {len(group.channels)} × {group.each}" for group in self.groups)
+            return f"{count} columns ({each}), at most {MAX_COLUMNS}"
+        if not (1 <= self.every <= MAX_EVERY and 0 <= self.wait_s < np.inf):
+            return f"a joined row every {self.every} rows, wait {self.wait_s} s"
+        for group in self.groups:
+            rows = group.sample_rate_hz / self.sample_rate_hz
+            if "mean" in group.align and not group.features and rows * len(group.channels) > MAX_FRAME_VALUES:
+                return f"group {group.name[:40]!r}: means over {rows:.3g} rows of {len(group.channels)} channels"
+        names = [group.name for group in self.groups]
+        columns, channels = ([each.name for each in listed] for listed in (self.columns, self.channels))
+        for what, listed in (("group", names), ("channel", channels), ("column", columns)):
+            twice = [name for name, times in Counter(listed).items() if times > 1]
+            if twice:
+                return f"{what} {twice[0][:40]!r} is given twice"
+        return None
 
 
 def one_group(channels: tuple[Channel, ...], sample_rate_hz: float, max_gap_s: float) -> RateGroups:
@@ -295,6 +315,11 @@ def _level(names: tuple[str, ...], own: list[Contribution]) -> Contribution:
         if name == "level":
             return each
         if name == "rms":  # a decadic logarithm
-            seen, expected = (None if level is None else 10**level for level in (each.seen, each.expected))
-            return replace(each, seen=seen, expected=expected)
+            far = each.seen is None or each.expected is None or not abs(each.expected - each.seen) <= FAR
+            return replace(each, seen=_power(each.seen), expected=None if far else _power(each.expected))
     return replace(own[0], seen=None, expected=None)
+
+
+def _power(level: float | None) -> float | None:
+    """10 to the power of a level; none of what no float holds."""
+    return float(10.0**level) if level is not None and abs(level) <= LARGEST else None
