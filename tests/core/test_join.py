@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tocsin.core import join
 from tocsin.core.groups import Group, RateGroups, feature_names, one_group
 from tocsin.core.join import Joiner
 from tocsin.core.preprocess import BandEnergies, Moments, Stack
@@ -105,15 +106,18 @@ def damaged(seed: int) -> tuple[SampleBlock, SampleBlock]:
     st.lists(st.integers(0, 60), max_size=12),
     st.lists(st.integers(0, 3840), max_size=12),
     st.randoms(use_true_random=False),
+    st.booleans(),
 )
-def test_rows_do_not_depend_on_how_streams_are_cut_and_interleaved(seed, slow_cuts, fast_cuts, order) -> None:
+def test_rows_do_not_depend_on_how_streams_are_cut_and_interleaved(seed, slow_cuts, fast_cuts, order, live) -> None:
     slow, fast = damaged(seed)
     expected = joined(GROUPS, slow, fast)
     queues = [pieces(slow, slow_cuts), pieces(fast, fast_cuts)]
-    joiner, out = Joiner(GROUPS, wait=False), []
-    while any(queues):
-        group = order.choice([n for n, queue in enumerate(queues) if queue])
-        out += joiner.push(group, queues[group].pop(0))
+    joiner, out = Joiner(GROUPS, wait=live), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join, "FEW_ROWS", 0)  # let go at once of what is not needed, as long streams do
+        while any(queues):
+            group = order.choice([n for n, queue in enumerate(queues) if queue])
+            out += joiner.push(group, queues[group].pop(0))
     found = whole(out + joiner.finish())
     for one, other in zip(expected[:3], found[:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
@@ -162,7 +166,7 @@ def in_turn(queues: list[list[SampleBlock]], lag: list[int]) -> list[tuple[int, 
     return [(n, part) for _, n, part in sorted(due, key=itemgetter(0))]
 
 
-@pytest.mark.parametrize("step_s", [3600.0, -3600.0, 400 * 86400.0, -1.5])
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0, -30.0, 400 * 86400.0, -1.5])
 @pytest.mark.parametrize("lag", [[0, 1], [1, 0]])
 def test_a_clock_that_is_set_for_all_groups_loses_no_row_and_doubles_none(step_s: float, lag: list[int]) -> None:
     slow, fast = block(SLOW, 0, 60), block(FAST, 0, 60)
@@ -244,6 +248,21 @@ def test_a_slower_channel_is_held_or_drawn_between_samples_that_are_there(align:
     np.testing.assert_array_equal(values[:, 1], times - START_S)
 
 
+def test_no_line_is_drawn_over_a_gap() -> None:
+    slow = Group("slow", (Channel("level"),), 0.1, 10.0, 50.0, ("interpolate",))
+    base = Group("base", (Channel("load"),), 1.0, 5.0, 5.0, ("hold",))
+    at = np.concatenate((np.arange(0, 101, 10.0), np.arange(250, 301, 10.0)))
+    level, second = np.where(at < 200, 0.0, 1000.0 + (at - 250)), np.arange(300.0)
+    times, values, *_ = joined(
+        RateGroups((slow, base), base=1),
+        SampleBlock(START_S + at, level[:, None]),
+        SampleBlock(START_S + second, second[:, None]),
+    )
+    shown = dict(zip(seconds(times), values[:, 0].tolist(), strict=True))
+    assert {shown[n] for n in shown if n < 250} == {0.0} and max(n for n in shown if n < 250) <= 160
+    assert [shown[n] for n in (250, 255, 259, 260, 265, 275)] == [1000.0, 1000.0, 1000.0, 1000.0, 1005.0, 1015.0]
+
+
 def test_a_faster_channel_can_be_shown_by_its_mean() -> None:
     fast = Group("fast", (Channel("flow"), Channel("level")), 8.0, 0.5, 2.0, ("mean", "hold"))
     slow, samples = block(SLOW, 0, 10), block(8.0, 0, 10)
@@ -262,11 +281,28 @@ def test_rows_may_be_made_at_each_so_many_of_the_base() -> None:
 
 
 def test_a_dead_base_lets_no_memory_grow() -> None:
-    joiner = Joiner(GROUPS)
+    joiner = Joiner(GROUPS, kept=1 << 16)
+    most = 0
     for second in range(150):
         joiner.push(1, block(FAST, second, second + 1, arrived_s=second))
-    kept = sum(len(run) for _, _, run in joiner._lanes[1]._chunks)
-    assert kept < 8000
+        most = max(most, sum(len(run) for _, _, run in joiner._lanes[1]._chunks))
+    assert most <= (1 << 16) / 32
+    assert joiner.dropped[0] == 0 and joiner.dropped[1] > 150 * FAST - most
+
+
+@pytest.mark.parametrize("every_s", [20, 50, 200])
+def test_a_base_that_comes_in_bursts_loses_no_row(every_s: int) -> None:
+    slow, fast = block(SLOW, 0, 200), block(FAST, 0, 200)
+    expected = joined(GROUPS, slow, fast)
+    joiner, out = Joiner(GROUPS), []
+    for second in range(200):
+        out += joiner.push(1, block(FAST, second, second + 1, arrived_s=second + 1.0))
+        if (second + 1) % every_s == 0:
+            out += joiner.push(0, block(SLOW, second + 1 - every_s, second + 1, arrived_s=second + 1.0))
+    found = whole(out + joiner.finish())
+    for one, other in zip(expected[:3], found[:3], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    assert expected[3] == found[3] and not joiner.dropped.any()
 
 
 def test_the_manifest_form_comes_back_alike() -> None:

@@ -9,7 +9,8 @@ temperature, 0.1 Hz     ─────·─────────────
 ```
 Rules: rows are joined by the times of samples, never by arrival. A row is made once every group has a sample of its
 time or later, so that it does not matter how the streams are cut into blocks and which comes first; a group that lags
-is waited for `wait_s` of arrival time, and what comes later than that is counted. A row shows nothing of a later time
+is waited for `wait_s` of arrival time, and what comes later than that is counted; the base may come in bursts, as long
+as what the others gave meanwhile is not too much to keep. A row shows nothing of a later time
 than its own. A group without a whole frame shows its last one, a silent group its last value, for at most `max_age_s`;
 past that the row is left out and the next one says `after_gap`. When a clock goes back, a group begins anew; one that
 was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
@@ -29,6 +30,7 @@ from tocsin.records import Bools, Floats, Ints, Rows, SampleBlock
 
 PIECE = 1 << 18  # values of the frames that are prepared at once: 2 MiB
 FEW_ROWS = 4096  # are kept as they came
+KEPT = 1 << 24  # bytes of a group that are kept for a base which lags
 
 
 class Joiner:
@@ -38,18 +40,21 @@ class Joiner:
         groups: of the asset.
         wait: give up on a group that lags for longer than `groups.wait_s`, by the arrival of blocks; else wait until
             `finish`, as for recordings.
+        kept: bytes of a group that are kept for a base which lags by more than `groups.wait_s`; all of them where
+            there is no waiting.
 
     Attributes:
         resamplers: one a group.
+        dropped: (G,) rows of each group that were let go before the base came.
         late: (G,) samples of each group that came after their row was made.
         silent: (G,) joined rows that were left out because this group had nothing young enough.
         gaps: stretches left out.
     """
 
-    def __init__(self, groups: RateGroups, wait: bool = True) -> None:
-        self.groups = groups
+    def __init__(self, groups: RateGroups, wait: bool = True, kept: int = KEPT) -> None:
+        self.groups, self._kept = groups, kept
         self.resamplers = tuple(Resampler(g.sample_rate_hz, len(g.channels), g.max_gap_s) for g in groups.groups)
-        self.late, self.silent = np.zeros((2, len(groups.groups)), np.int64)
+        self.late, self.silent, self.dropped = np.zeros((3, len(groups.groups)), np.int64)
         self._joined_gaps = 0
         self._wait_s = groups.wait_s if wait else np.inf
         self._lanes = tuple(_Lane(group, groups.sample_rate_hz) for group in groups.groups)
@@ -138,8 +143,9 @@ class Joiner:
     def _forget(self) -> None:
         """Lets go of what no row to come can show."""
         needed = float(self._ticks.time_s.min()) if len(self._ticks) else self._lanes[self.groups.base].newest
-        for lane in self._lanes:
-            lane.forget(max(needed, lane.newest - self._wait_s - 2 / self.groups.sample_rate_hz))
+        for n, lane in enumerate(self._lanes):
+            lane.forget(needed)
+            self.dropped[n] += lane.limit(self._kept, lane.newest - self._wait_s - 2 / self.groups.sample_rate_hz)
 
 
 def joined(groups: RateGroups, samples: tuple[SampleBlock, ...]) -> Floats:
@@ -217,7 +223,8 @@ class _Lane:
         run = np.arange(self._run + 1, self._run + m + 1)
         self._run, self._last = int(run[-1]), (int(rows.sample[-1]), float(time_s[-1]))
         if len(self._chunks[-1][0]) and time_s[0] <= self._chunks[-1][0][-1]:
-            self._chunks = [tuple(part[:0] for part in self._chunks[0])]  # type: ignore[list-item]
+            old_s, old, old_run = self._chunks[0]
+            self._chunks = [(old_s[:0], old[:0], old_run[:0])]
         self._chunks.append((time_s, rows.values, run))
         return time_s
 
@@ -237,11 +244,33 @@ class _Lane:
         """Lets go of rows that are of no use from a time on."""
         if len(self._chunks) > 1 and sum(len(run) for _, _, run in self._chunks[1:]) < 4 * self._frame + FEW_ROWS:
             return  # they are laid together when they are looked at
+        cut = self._first_of_use(before_s)
+        if 2 * cut > len(self._rows()[0]):  # else moving the rest costs more than it saves
+            self._drop(cut)
+
+    def limit(self, most: int, sure_s: float) -> int:
+        """Where more than so many bytes are kept, lets go of the older half, but of nothing of use from a time on.
+
+        Returns:
+            Rows that were let go.
+        """
+        if sum(time_s.nbytes + values.nbytes + run.nbytes for time_s, values, run in self._chunks) <= most:
+            return 0
+        count = len(self._rows()[0])
+        cut = min(count // 2, self._first_of_use(sure_s))
+        if 4 * cut <= count:
+            return 0
+        self._drop(cut)
+        return cut
+
+    def _first_of_use(self, from_s: float) -> int:
+        """The first row that may be shown from a time on."""
+        oldest = from_s - self.group.max_age_s - 2 * self._step
+        return max(0, int(np.searchsorted(self._rows()[0], oldest)) - self._frame - 1)
+
+    def _drop(self, cut: int) -> None:
         time_s, values, run = self._rows()
-        oldest = before_s - self.group.max_age_s - 2 * self._step
-        cut = max(0, int(np.searchsorted(time_s, oldest)) - self._frame - 1)
-        if 2 * cut > len(time_s):  # else moving the rest costs more than it saves
-            self._chunks = [(time_s[cut:].copy(), values[cut:].copy(), run[cut:].copy())]
+        self._chunks = [(time_s[cut:].copy(), values[cut:].copy(), run[cut:].copy())]
 
     def columns(self, at_s: Floats) -> tuple[Floats, Bools]:
         """(k, D) what the group shows at ascending times, and (k,) whether that is whole and young enough."""
@@ -261,7 +290,7 @@ class _Lane:
         for kind in set(self.group.align) - {"hold"}:
             own = np.flatnonzero([align == kind for align in self.group.align])
             if kind == "interpolate":
-                out[:, own] = self._between(at_s, time_s, values[:, own], newest)
+                out[:, own] = self._between(at_s, time_s, values[:, own], run, newest)
             elif self._frame > 1:
                 end = self._whole_frames(newest, run)
                 valid &= self._young(at_s, time_s, end)
@@ -299,12 +328,15 @@ class _Lane:
         made = (piece.mean(axis=1) for piece in self._frames(values, end))
         return np.concatenate([np.empty((0, values.shape[1])), *made])
 
-    def _between(self, at_s: Floats, time_s: Floats, values: Floats, newest: Ints) -> Floats:
-        """(k, C) values one sampling step ago, on the line between the samples around: both are there already."""
+    def _between(self, at_s: Floats, time_s: Floats, values: Floats, run: Ints, newest: Ints) -> Floats:
+        """(k, C) values one sampling step ago, on the line between the samples around: both are there already.
+
+        No line is drawn over a gap: the first row after it is shown until there is a second one.
+        """
         when = at_s - self._step
         low = np.clip(np.searchsorted(time_s, when, side="right") - 1, 0, None)
         high = np.minimum(low + 1, np.maximum(newest, 0))
-        low = np.minimum(low, high)
+        low = np.where(run[high] == 1, high, np.minimum(low, high))
         span = time_s[high] - time_s[low]
         part = np.clip((when - time_s[low]) / np.where(span > 0, span, 1.0), 0.0, 1.0)[:, None]
         between: Floats = values[low] + part * (values[high] - values[low])
