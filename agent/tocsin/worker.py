@@ -84,7 +84,7 @@ class AssetWorker:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
         self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
-        self._held_back = self._late = 0
+        self._held_back = self._late = self._left_out = 0
         self._stale: tuple[Staleness, ...] = ()
         self._silent = 0  # sources that are
         self._begin_s = time.monotonic()
@@ -141,6 +141,7 @@ class AssetWorker:
                 held_back_total=self._held_back + (line.watch.held_back if line else 0),
                 bad_channels=list(line.watch.bad_channels()) if line else [],
                 late_total=self._late + (int(line.joiner.late.sum()) if line else 0),
+                left_out_total=self._left_out + (line.joiner.left_out if line else 0),
                 false_alarms=count.report() if count else None,
             ),
         )
@@ -234,6 +235,7 @@ class AssetWorker:
             self._unknown_mode += line.unknown_mode
             self._gaps += line.joiner.gaps
             self._late += int(line.joiner.late.sum())
+            self._left_out += line.joiner.left_out
             self._held_back += line.watch.held_back
 
     def _proved_bundle(self) -> Bundle:

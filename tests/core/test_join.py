@@ -201,6 +201,14 @@ def test_a_clock_of_one_group_alone_that_is_set_right_joins_it_from_then_on() ->
     assert times and times[0] <= 33 and times == list(range(int(times[0]), 60))
 
 
+def test_rows_before_the_first_whole_one_are_not_said_to_be_left_out() -> None:
+    joiner = Joiner(GROUPS, wait=False)
+    for n, stream in enumerate((block(SLOW, 0, 40), without(block(FAST, 0, 40), 10.0, 30.0))):
+        joiner.push(n, stream)
+    joiner.finish()
+    assert joiner.silent.tolist() == [0, 32 - 13] and joiner.left_out == 32 - 13
+
+
 def test_a_silent_group_is_held_for_its_limit_and_then_makes_a_gap() -> None:
     slow, fast = block(SLOW, 0, 40), without(block(FAST, 0, 40), 10.0, 30.0)
     times, values, _, begins = joined(GROUPS, slow, fast)
@@ -324,7 +332,7 @@ def test_the_manifest_form_comes_back_alike() -> None:
         ({"name": "process"}, "given twice"),
         ({"sample_rate_hz": float("nan")}, "sample rate"),
         ({"channels": [{"name": "x"}]}, "features that are not for 1"),
-        ({"max_age_s": 1e9}, "values old, at most"),
+        ({"max_age_s": 1e9}, "values that may be held"),
     ],
 )
 def test_a_damaged_group_is_refused(damage: dict, said: str) -> None:

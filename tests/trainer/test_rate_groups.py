@@ -200,6 +200,11 @@ def test_what_does_not_fit_is_told(tmp_path: Path, others: dict, said: str) -> N
         rate_groups.load(pair(tmp_path, **others))
 
 
+def test_what_no_device_takes_is_told_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no device takes that.*values that may be held.*shorter max_age_s"):
+        rate_groups.load(pair(tmp_path, group_options={"fast": GroupOptions(max_age_s=1e6)}))
+
+
 def test_a_group_needs_a_file_for_each_of_the_main_group_and_a_time_column(tmp_path: Path) -> None:
     options = pair(tmp_path)
     with pytest.raises(DataError, match="group fast: 2 files for 1 of the main group"):

@@ -18,7 +18,7 @@ from tocsin.core.bundle import GoldenJoin
 from tocsin.core.groups import HOLD, Align, Group, RateGroups
 from tocsin.core.join import Joiner, joined
 from tocsin.core.preprocess import Stack, Step
-from tocsin.errors import ConfigError, DataError
+from tocsin.errors import BundleError, ConfigError, DataError
 from tocsin.recordings import MAIN, paired
 from tocsin.records import Bools, Channel, Floats, Rows, SampleBlock
 from tocsin_trainer import dataset as ds
@@ -105,7 +105,8 @@ def golden_join(data: ds.Dataset) -> GoldenJoin | None:
     if data.groups is None:
         return None
     first = data.stretches[0]
-    until = float(first.read(min(1, len(first) - 1), len(first)).time_s[0])
+    second = min(1, len(first) - 1)
+    until = float(first.read(second, second + 1).time_s[0])
     samples = []
     for group, source in zip(data.groups.groups, data.sources, strict=True):
         reach = group.max_age_s if not group.features else 1.2 * group.frame / group.sample_rate_hz
@@ -153,7 +154,9 @@ def choose_groups(sources: Mapping[str, ds.Dataset], options: TrainOptions) -> t
         made.append(group)
         choices.append(choice)
     _check_names(made)
-    return RateGroups(tuple(made), names.index(base), every), tuple(choices)
+    groups = RateGroups(tuple(made), names.index(base), every)
+    _check_device(groups)
+    return groups, tuple(choices)
 
 
 def _settings(options: TrainOptions, name: str) -> GroupOptions:
@@ -233,12 +236,29 @@ def _check_names(groups: list[Group]) -> None:
     seen: dict[str, str] = {}
     for group in groups:
         for column in dict.fromkeys((*group.channels, *group.columns)):
+            if seen.get(column.name) == group.name:
+                raise DataError(
+                    f"group {group.name}: a channel is called {column.name!r}, and a feature of another is as well: "
+                    "rename it, or leave it out with --columns or groups: NAME: columns"
+                )
             if column.name in seen:
                 raise DataError(
                     f"channel {column.name!r} is in group {seen[column.name]} and in group {group.name}: rename it, or "
                     "leave it out of one with --columns or groups: NAME: columns"
                 )
             seen[column.name] = group.name
+
+
+def _check_device(groups: RateGroups) -> None:
+    """What the device would refuse is said before hours of training."""
+    try:
+        RateGroups.from_json(groups.to_json())
+    except BundleError as error:
+        what = str(error).removeprefix("manifest.json is damaged: ")
+        raise ConfigError(
+            f"groups: no device takes that: {what}: choose a shorter frame_s, fewer features or a shorter max_age_s, "
+            "or leave channels out (groups: NAME: columns)"
+        ) from error
 
 
 def _told(sources: Mapping[str, ds.Dataset]) -> Iterator[Choice]:

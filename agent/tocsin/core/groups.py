@@ -124,18 +124,17 @@ class Group:
         """The first value outside of what can be, as a sentence."""
         if not self.channels:
             return "it needs at least one channel"
-        if not (0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s <= self.max_age_s < np.inf):
+        held = self.max_age_s * self.sample_rate_hz * len(self.channels)
+        if not (0 < self.sample_rate_hz < np.inf and 0 <= self.max_gap_s <= self.max_age_s and held <= MAX_HELD):
             return (
-                f"sample rate {self.sample_rate_hz} Hz, longest gap {self.max_gap_s} s, oldest value {self.max_age_s} s"
+                f"sample rate {self.sample_rate_hz}, longest gap {self.max_gap_s} s, oldest value {self.max_age_s} s: "
+                f"{held:.3g} values that may be held, at most {MAX_HELD}"
             )
         unknown = [align for align in self.align if align not in ALIGNMENTS]
         if unknown:
             return f"alignment {unknown[0]!r}, this agent knows {', '.join(ALIGNMENTS)}: update it"
         if not 1 <= self.frame <= MAX_FRAME or self.frame * len(self.channels) > MAX_FRAME_VALUES:
             return f"a frame of {self.frame} rows of {len(self.channels)} channels"
-        held = self.max_age_s * self.sample_rate_hz * len(self.channels)
-        if held > MAX_HELD:
-            return f"its oldest value, {self.max_age_s:g} s, is {held:.3g} of its values old, at most {MAX_HELD}"
         try:
             good = all(step.takes(len(self.channels)) for step in self.features)
             shown = rows_after(self.features, self.frame) if self.features else 1

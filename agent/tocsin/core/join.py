@@ -47,7 +47,9 @@ class Joiner:
         resamplers: one a group.
         dropped: (G,) rows of each group that were let go before the base came.
         late: (G,) samples of each group that came after their row was made.
-        silent: (G,) joined rows that were left out because this group had nothing young enough.
+        silent: (G,) joined rows that were left out because this group had nothing young enough; from the first row
+            that was made.
+        left_out: such rows, of whichever group.
         gaps: stretches left out.
     """
 
@@ -55,7 +57,8 @@ class Joiner:
         self.groups, self._kept = groups, kept
         self.resamplers = tuple(Resampler(g.sample_rate_hz, len(g.channels), g.max_gap_s) for g in groups.groups)
         self.late, self.silent, self.dropped = np.zeros((3, len(groups.groups)), np.int64)
-        self._joined_gaps = 0
+        self._joined_gaps = self.left_out = 0
+        self._begun = False
         self._wait_s = groups.wait_s if wait else np.inf
         self._lanes = tuple(_Lane(group, groups.sample_rate_hz) for group in groups.groups)
         self._ticks = _Ticks(groups.every)
@@ -128,7 +131,10 @@ class Joiner:
         made = [lane.columns(ticks.time_s) for lane in self._lanes]
         values = np.concatenate([part for part, _ in made], axis=1)
         valid: Bools = np.all([good for _, good in made], axis=0)
-        self.silent += np.array([np.count_nonzero(~good) for _, good in made])
+        first = 0 if self._begun else int(np.concatenate((valid, [True])).argmax())
+        self._begun |= bool(valid.any())
+        self.silent += np.array([np.count_nonzero(~good[first:]) for _, good in made])
+        self.left_out += int(np.count_nonzero(~valid[first:]))
         before = np.concatenate(([self._whole], valid[:-1]))
         begins = valid & (ticks.after_gap | ~before)
         self._joined_gaps += int(np.count_nonzero(before & (~valid | begins)))

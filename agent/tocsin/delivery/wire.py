@@ -314,6 +314,7 @@ class AssetHealth(Wire):
     unknown_mode_total: Count = Field(0, description="windows of an operating mode that the model does not know")
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
     late_total: Count = Field(0, description="samples of a rate group that came too late for the row of their time")
+    left_out_total: Count = Field(0, description="rows left out because a rate group had nothing young enough")
     held_back_total: Count = Field(0, description="windows over the limit that rest on doubted channels")
     bad_channels: list[str] = Field([], description="channels whose sensor or line is in alarm")
     false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")
