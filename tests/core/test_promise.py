@@ -89,6 +89,12 @@ def test_what_was_counted_is_told_beside_the_promise(episodes: int, weeks: float
     assert said in KEPT.measured(Tally(episodes, 168 * weeks))
 
 
+def test_where_the_promise_was_refused_none_is_said_to_be_kept() -> None:
+    refused = replace(KEPT, refused=True)
+    assert "as expected, nothing was promised" in refused.measured(Tally(40, 168 * 20))
+    assert "more than expected" in refused.measured(Tally(9, 168))
+
+
 def test_a_tail_gives_the_law_that_its_exceedances_follow() -> None:
     rng = np.random.default_rng(0)
     for shape in (-0.3, 0.0, 0.2):

@@ -68,12 +68,13 @@ def why_not(candidate: Candidate, result: TrainingResult) -> str:
         return f"refused by the gate: {candidate.gate.reason or 'decisions differ'}"
     chosen = result.chosen
     gain = candidate.separation - chosen.separation
-    cost = f"{size(candidate.bytes)} and {number(candidate.latency_us)} µs"
-    against = f"{size(chosen.bytes)} and {number(chosen.latency_us)} µs of {chosen.family}"
     if gain < -5e-4:
         return f"separates {-gain:.3f} less than {chosen.family}"
     better = f"separates {gain:.3f} more" if gain > 5e-4 else "separates as well"
-    return f"{better}, which was not enough to be taken at {cost} against {against}"
+    if candidate.bytes > chosen.bytes and candidate.latency_us > chosen.latency_us:
+        cost = f"{size(candidate.bytes)} and {number(candidate.latency_us)} µs"
+        return f"{better}, at {cost} against {size(chosen.bytes)} and {number(chosen.latency_us)} µs of {chosen.family}"
+    return f"{better}: not the clear lead that it takes, as made-up anomalies are not the machine's own"
 
 
 def cost_figures(result: TrainingResult) -> dict[str, float]:

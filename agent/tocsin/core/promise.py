@@ -157,12 +157,13 @@ class Promise:
         """What was counted beside what is promised, in words."""
         expected = f"expected {rate_text(self.low)} to {rate_text(self.high)}"
         if self.broken_by(tally.episodes, tally.hours):
-            return f"{tally.sentence()}: more than promised ({expected})"
+            return f"{tally.sentence()}: more than {'expected' if self.refused else 'promised'} ({expected})"
         low, high = tally.between()
         if low > self.high or (tally.hours > 0 and high < self.low):
             return f"{tally.sentence()}: {'more' if low > self.high else 'less'} than expected ({expected})"
         few = "" if high <= SHARP * self.high else ", too short to tell more"
-        return f"{tally.sentence()}: as promised ({expected}){few}"
+        kept = "as expected, nothing was promised" if self.refused else "as promised"
+        return f"{tally.sentence()}: {kept} ({expected}){few}"
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form, with the sentence for who reads it."""
