@@ -224,6 +224,10 @@ def _take(message: Received, heard: dict[str, Heard], say: _Say) -> None:
     event = json.loads(message.payload)
     alarm = event["after"]
     found = heard[alarm["asset"]]
+    if alarm["class"] != "process":  # of a sensor or a clock: told, and no word on the machine
+        if event["type"] == "new":
+            say.line(f"○ {readable(message)}")
+        return
     if event["type"] == "new":
         found.raised.append(alarm)
         found.spans.append([alarm["raised"], None])

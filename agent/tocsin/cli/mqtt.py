@@ -143,7 +143,7 @@ def _alarm_line(alarm: dict[str, Any], what: str, replayed: bool) -> str:
         *(str(alarm.get(key, "?")) for key in ("time", "severity", "asset")),
         what.upper(),
         str(alarm.get("text", "")),
-        f"ratio {alarm.get('ratio', '?')}",
+        *([] if alarm.get("ratio") is None else [f"ratio {alarm['ratio']}"]),
     ]
     tail = f" [{channels}]" if channels else ""
     return " ".join(words) + tail + (" (replayed)" if replayed else "")
