@@ -165,7 +165,8 @@ def test_a_clock_that_is_set_loses_and_doubles_no_window_and_is_no_fault_of_the_
         time.sleep(1.0)  # what was sent is scored
     until(lambda: [message.payload for message in consumer.on("status")][-1] == b"stopped")
     scores = [json.loads(message.payload) for message in consumer.on("score/m")]
-    assert [score["seq"] for score in scores] == list(range(1, node.sent - WINDOW + 2))
+    samples = node.sent - 1  # the first line may have begun before the port was open: it is left out
+    assert [score["seq"] for score in scores] == list(range(1, samples - WINDOW + 2))
     steps_s = np.diff([at(score["time"]) for score in scores])
     jumps_s = steps_s[np.abs(steps_s) > 100]
     set_s = np.diff([1000.0 - now_s, *clocks_s])
