@@ -214,10 +214,10 @@ class Feeds:
             return n, block
 
     @property
-    def ended(self) -> bool:
-        """Nothing will come any more, of any group."""
+    def ended(self) -> frozenset[int]:
+        """The groups of which nothing will come any more."""
         with self._arrived:
-            return all(feed.ended and not feed.blocks for feed in self.each)
+            return frozenset(n for n, feed in enumerate(self.each) if feed.ended and not feed.blocks)
 
     def ask_to_stop(self) -> None:
         """Lets all threads end, together; at once."""

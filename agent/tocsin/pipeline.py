@@ -105,6 +105,10 @@ class AssetLine:
         self.watch.block(block, group)
         return self._scored(self.joiner.push(group, block))
 
+    def end(self, group: int) -> list[Scored]:
+        """What waits for a group of which nothing will come any more."""
+        return self._scored(self.joiner.end(group))
+
     def finish(self) -> list[Scored]:
         """What still waits for a group, when nothing comes any more."""
         return self._scored(self.joiner.finish())

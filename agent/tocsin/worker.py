@@ -84,7 +84,7 @@ class AssetWorker:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
         self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
-        self._held_back = self._late = self._left_out = 0
+        self._held_back = self._late = self._left_out = self._dropped = 0
         self._stale: tuple[Staleness, ...] = ()
         self._silent = 0  # sources that are
         self._begin_s = time.monotonic()
@@ -142,6 +142,7 @@ class AssetWorker:
                 bad_channels=list(line.watch.bad_channels()) if line else [],
                 late_total=self._late + (int(line.joiner.late.sum()) if line else 0),
                 left_out_total=self._left_out + (line.joiner.left_out if line else 0),
+                dropped_total=self._dropped + (int(line.joiner.dropped.sum()) if line else 0),
                 false_alarms=count.report() if count else None,
             ),
         )
@@ -155,7 +156,7 @@ class AssetWorker:
         if time.monotonic() - since_s > self._patience_s:
             return "silent"
         states = [feed.state for feed in (self._feeds.each if self._feeds else ())]
-        if "failing" in states or "silent" in states:
+        if {"failing", "silent", "ended"} & set(states):
             return "silent"  # of one group; the asset is not scored meanwhile
         return "off_rate" if self._source is not None and self._source.off_rate else "ok"
 
@@ -236,6 +237,7 @@ class AssetWorker:
             self._gaps += line.joiner.gaps
             self._late += int(line.joiner.late.sum())
             self._left_out += line.joiner.left_out
+            self._dropped += int(line.joiner.dropped.sum())
             self._held_back += line.watch.held_back
 
     def _proved_bundle(self) -> Bundle:
@@ -314,6 +316,7 @@ class AssetWorker:
         self._feeds = feeds
         self._watch_sources(bundle, feeds.live)
         line = self._line or self._new_line(bundle, None, feeds.live)
+        over: frozenset[int] = frozenset()
         while not self._stopping.is_set():
             got = feeds.read(READ_TIMEOUT_S)
             self._wait()
@@ -324,7 +327,10 @@ class AssetWorker:
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True
             self.refused = any(feed.refused for feed in feeds.each)
-            if feeds.ended:
+            before, over = over, feeds.ended
+            for n in sorted(over - before):
+                self._tell_all(line.end(n), line, 0.0)
+            if len(over) == len(feeds.each):
                 self._tell_all(line.finish(), line, 0.0)
                 self.broken_off = any(feed.broken_off for feed in feeds.each)
                 return

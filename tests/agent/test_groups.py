@@ -222,6 +222,64 @@ def test_recordings_played_at_once_give_the_alarms_of_a_replay(bundle: Bundle, t
     assert found == [(t.time_s, t.change) for t in expected[3]] != []
 
 
+def test_a_recording_that_has_ended_beside_a_machine_is_held_and_missing_then(
+    tmp_path: Path, outbox: Outbox, until: Callable[..., None]
+) -> None:
+    live = grouped(tmp_path, rate=20.0, max_age_s=0.25)
+    begin = time.time()
+    at = np.arange(-80.0, 80.0) / 80
+    fast = write(tmp_path / "f.csv", "flow", SampleBlock(begin + at, machine((begin + at) * 20)[1][:, None]))
+    motor = worker(live, outbox, main=Scripted(channel="pressure", rate_hz=20), fast=fast)
+    motor.start()
+    try:
+        until(lambda: motor.health()[1].left_out_total > 10)
+        assert motor.health_by_group()["fast"].state == "ended" and motor.health()[0].state == "silent"
+    finally:
+        motor.stop()
+
+
+class Torrent(SourceSettings):
+    """A machine that gives ten seconds at a time."""
+
+    type: Literal["torrent"] = "torrent"
+    channel: str
+
+    def make(self, wanted: tuple[Channel, ...]) -> "TorrentSource":
+        return TorrentSource(self)
+
+
+class TorrentSource:
+    def __init__(self, form: Torrent) -> None:
+        self.channels, self.ended, self.counts = (Channel(form.channel),), False, SourceCounts()
+        assert form.rate_hz is not None
+        self._rows, self._begin, self._rate = int(10 * form.rate_hz), time.time(), form.rate_hz
+
+    def open(self) -> None:
+        pass
+
+    def read(self, timeout_s: float) -> SampleBlock:
+        time.sleep(0.05)
+        at = self._begin + np.arange(self._rows) / self._rate
+        self._begin += self._rows / self._rate
+        return SampleBlock(at, np.ones((self._rows, 1)))
+
+    def close(self) -> None:
+        pass
+
+
+def test_rows_let_go_of_while_the_base_is_dead_show_in_health(
+    tmp_path: Path, outbox: Outbox, until: Callable[..., None]
+) -> None:
+    live = grouped(tmp_path, rate=5000.0, max_age_s=0.25)
+    base = Scripted(channel="pressure", rate_hz=5000, deaf_s=(0.0, 600.0))
+    motor = worker(live, outbox, main=base, fast=Torrent(channel="flow", rate_hz=20_000))
+    motor.start()
+    try:
+        until(lambda: motor.health()[1].dropped_total > 100_000)
+    finally:
+        motor.stop()
+
+
 def test_a_bundle_and_sources_of_other_groups_are_told_apart() -> None:
     form = {"id": "motor", "bundle": "motor.tocsin"}
     one = {"type": "synthetic", "channels": ["pressure"]}

@@ -298,6 +298,35 @@ def test_a_dead_base_lets_no_memory_grow() -> None:
     assert joiner.dropped[0] == 0 and joiner.dropped[1] > 150 * FAST - most
 
 
+def test_a_group_that_has_ended_shows_its_last_until_it_is_too_old_and_is_missing_then() -> None:
+    joiner = Joiner(GROUPS, wait=False)
+    out = joiner.push(0, block(SLOW, 0, 10)) + joiner.push(1, block(FAST, 0, 5))
+    assert seconds(whole(out)[0]) == [2, 3, 4]
+    out += joiner.end(1)
+    assert seconds(whole(out)[0]) == [2, 3, 4, 5, 6, 7]  # the last frame ends a sample before 5, and 3 s are allowed
+    assert not joiner.push(0, block(SLOW, 10, 200)) and not joiner.finish()
+    assert joiner.silent.tolist() == [0, 192] and len(joiner._lanes[0]._rows()[0]) < 200
+
+
+def test_nothing_is_kept_for_a_base_that_has_ended() -> None:
+    joiner = Joiner(GROUPS, wait=False)
+    joiner.push(0, block(SLOW, 0, 10))
+    joiner.end(0)
+    out = [rows for second in range(190) for rows in joiner.push(1, block(FAST, second, second + 1))]
+    assert seconds(whole(out)[0]) == list(range(2, 10))
+    assert len(joiner._lanes[1]._rows()[0]) < 100 * FAST
+
+
+def test_a_clock_that_is_set_after_a_group_has_ended_is_followed() -> None:
+    joiner = Joiner(GROUPS, wait=False)
+    joiner.push(0, block(SLOW, 0, 10))
+    joiner.push(1, block(FAST, 0, 10))
+    joiner.end(1)
+    later = block(SLOW, 10, 20)
+    joiner.push(0, replace(later, time_s=later.time_s + 3600, step_s=3600.0))
+    assert not joiner._steps._open
+
+
 @pytest.mark.parametrize("every_s", [20, 50, 200])
 def test_a_base_that_comes_in_bursts_loses_no_row(every_s: int) -> None:
     slow, fast = block(SLOW, 0, 200), block(FAST, 0, 200)

@@ -64,6 +64,21 @@ def test_a_promise_is_broken_by_what_the_upper_rate_does_not_explain() -> None:
     assert not KEPT.broken_by(0, 0)
 
 
+def test_a_promise_is_judged_as_quickly_after_a_billion_alarms_as_after_one() -> None:
+    at_the_limit = replace(KEPT, high=1e9)
+    assert not at_the_limit.broken_by(1_000_010_000, 1.0)
+    assert at_the_limit.broken_by(1_000_100_000, 1.0)
+
+
+def test_the_chance_of_a_count_is_that_of_the_poisson_law() -> None:
+    for mean in (0.01, 0.7, 3.0, 60.0, 500.0):
+        chance = 1.0
+        for count in range(1, 700):
+            chance -= math.exp((count - 1) * math.log(mean) - mean - math.lgamma(count))
+            if abs(chance / promise.SURPRISE - 1) > 1e-6:
+                assert replace(KEPT, high=mean).broken_by(count, 1.0) == (chance < promise.SURPRISE), (count, mean)
+
+
 def test_the_interval_of_a_count_holds_the_rate_it_came_from_nine_times_in_ten() -> None:
     rng = np.random.default_rng(0)
     for rate in (0.5, 4.0, 60.0):

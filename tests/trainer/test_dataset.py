@@ -70,6 +70,15 @@ def test_a_rate_that_is_given_is_taken(tmp_path: Path) -> None:
     assert (found.sample_rate_hz, len(found)) == (8, 200)
 
 
+def test_stamps_that_are_made_even_are_told_with_what_to_do_where_samples_are_lost_in_a_rhythm(tmp_path: Path) -> None:
+    kept = np.flatnonzero(np.arange(600) % 20 != 7).astype(float)
+    found = load((table(tmp_path, kept, noise(len(kept))),), TableOptions())
+    assert [choice.what for choice in found.choices] == ["sample rate", "stamps"]
+    assert found.choices[1].value == "made even" and found.choices[1].why.endswith("give --rate 1")
+    asked = load((table(tmp_path, kept, noise(len(kept))),), TableOptions(rate_hz=1))
+    assert (asked.sample_rate_hz, len(asked), len(asked.choices)) == (1, len(kept), 1)
+
+
 def test_the_rate_of_the_first_file_holds_for_all(tmp_path: Path) -> None:
     files = (
         table(tmp_path, np.arange(200.0), noise(200), "1.csv"),

@@ -109,8 +109,8 @@ def load(
         first = list(_up_to(blocks, RATE_ROWS))
         time_s = np.concatenate([part.block.time_s for part in first])
         if sample_rate_hz is None:
-            sample_rate_hz, choice = _rate(path, table, time_s, first[0].clock)
-            choices.append(choice)
+            sample_rate_hz, found = _rate(path, table, time_s, first[0].clock)
+            choices += found
         check_rate(table, time_s, sample_rate_hz)
         resampler = Resampler(sample_rate_hz, len(channels), MAX_GAP_ROWS / sample_rate_hz)
         stretches += _stored(chain(_emptied(first), blocks), resampler, store, index)
@@ -169,13 +169,12 @@ def _stored(blocks: Iterable[TableBlock], resampler: Resampler, store: RowStore,
     return [replace(stretch, label=label[stretch.rows.sample]) for stretch in stretches]
 
 
-def _rate(path: Path, table: AnyTable, time_s: Floats, clock: CoarseClock | None) -> tuple[float, Choice]:
+def _rate(path: Path, table: AnyTable, time_s: Floats, clock: CoarseClock | None) -> tuple[float, tuple[Choice, ...]]:
     """Rows a second, as the first rows of the file have them."""
     if table.rate_hz is not None:
-        return table.rate_hz, Choice("sample rate", f"{table.rate_hz:g} Hz", "given")
+        return table.rate_hz, (Choice("sample rate", f"{table.rate_hz:g} Hz", "given"),)
     if clock is not None:
-        why = f"a row every {clock.period_s:.4g} s; the stamps, in units of {clock.unit_s:g} s, leave one out regularly"
-        return 1 / clock.period_s, Choice("sample rate", f"{1 / clock.period_s:.6g} Hz", why)
+        return 1 / clock.period_s, _evened(clock)
     steps = np.diff(time_s)
     steps = steps[steps > 0]
     if not len(steps):
@@ -185,8 +184,20 @@ def _rate(path: Path, table: AnyTable, time_s: Floats, clock: CoarseClock | None
         step = float(np.mean(steps[np.abs(steps / step - 1) < 0.5]))
     share = float(np.mean(np.abs(steps / step - 1) < 0.5))
     first = f"first {len(steps):,} steps" if len(time_s) >= RATE_ROWS else "steps"
-    return 1 / step, Choice(
-        "sample rate", f"{1 / step:.6g} Hz", f"the median step is {step:g} s; {share:.1%} of the {first} are that"
+    why = f"the median step is {step:g} s; {share:.1%} of the {first} are that"
+    return 1 / step, (Choice("sample rate", f"{1 / step:.6g} Hz", why),)
+
+
+def _evened(clock: CoarseClock) -> tuple[Choice, ...]:
+    """What was made of a coarse clock, and what to do where it is none: the stamps alone cannot tell."""
+    usual_s = max(1, round(clock.period_s / clock.unit_s)) * clock.unit_s
+    why = (
+        f"steps other than {usual_s:g} s come regularly, as stamps in units of {clock.unit_s:g} s have them; if samples "
+        f"are lost or written twice in a rhythm instead, give --rate {1 / usual_s:g}"
+    )
+    return (
+        Choice("sample rate", f"{1 / clock.period_s:.6g} Hz", f"a row every {clock.period_s:.4g} s, by its stamps"),
+        Choice("stamps", "made even", why),
     )
 
 

@@ -10,8 +10,8 @@ temperature, 0.1 Hz     ─────·─────────────
 Rules: rows are joined by the times of samples, never by arrival. A row is made once every group has a sample of its
 time or later, so that it does not matter how the streams are cut into blocks and which comes first; a group that lags
 is waited for `wait_s` of arrival time, and what comes later than that is counted; the base may come in bursts, as long
-as what the others gave meanwhile is not too much to keep. A row shows nothing of a later time
-than its own. A group without a whole frame shows its last one, a silent group its last value, for at most `max_age_s`;
+as what the others gave meanwhile is not too much to keep; a group that has ended is waited for no longer. A row shows
+nothing of a later time than its own. A group without a whole frame shows its last one, a silent group its last value, for at most `max_age_s`;
 past that the row is left out and the next one says `after_gap`. When a clock goes back, a group begins anew; one that
 was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
 """
@@ -97,6 +97,15 @@ class Joiner:
             else:
                 self.late[group] += int(np.count_nonzero(time_s <= self._closed))
         lane.newest = newest_s - ahead_s
+        return self._advance()
+
+    def end(self, group: int) -> list[Rows]:
+        """Joined rows that waited for a group of which nothing will come any more; it shows its last for its age."""
+        self._lanes[group].ended = True
+        return [] if self.groups.alone else self._advance()
+
+    def _advance(self) -> list[Rows]:
+        """Makes the rows that are ready, and lets go of what they alone needed."""
         out = self._close(self._ready())
         self._settle()
         self._forget()
@@ -104,7 +113,7 @@ class Joiner:
 
     def _settle(self) -> None:
         """A clock that was set for some groups alone: from here on all stamps are taken as they are."""
-        shift_s = self._steps.settle(np.array([lane.newest for lane in self._lanes]))
+        shift_s = self._steps.settle(np.array([np.inf if lane.ended else lane.newest for lane in self._lanes]))
         if shift_s is None:
             return
         for lane, by_s in zip(self._lanes, shift_s.tolist(), strict=True):
@@ -118,7 +127,7 @@ class Joiner:
 
     def _ready(self) -> int:
         """How many of the waiting rows can be made."""
-        others = (lane.newest for n, lane in enumerate(self._lanes) if n != self.groups.base)
+        others = (lane.newest for n, lane in enumerate(self._lanes) if n != self.groups.base and not lane.ended)
         newest = min(others, default=np.inf)
         ready = (self._ticks.time_s <= newest) | (self._now - self._ticks.arrived_s > self._wait_s)
         return len(ready) if ready.all() else int(ready.argmin())
@@ -148,7 +157,8 @@ class Joiner:
 
     def _forget(self) -> None:
         """Lets go of what no row to come can show."""
-        needed = float(self._ticks.time_s.min()) if len(self._ticks) else self._lanes[self.groups.base].newest
+        base = self._lanes[self.groups.base]
+        needed = float(self._ticks.time_s.min()) if len(self._ticks) else np.inf if base.ended else base.newest
         for n, lane in enumerate(self._lanes):
             lane.forget(needed)
             self.dropped[n] += lane.limit(self._kept, lane.newest - self._wait_s - 2 / self.groups.sample_rate_hz)
@@ -206,7 +216,7 @@ class _Lane:
     """The last rows of one group, and what it shows at a time."""
 
     def __init__(self, group: Group, joined_rate_hz: float) -> None:
-        self.group, self.newest = group, -np.inf
+        self.group, self.newest, self.ended = group, -np.inf, False
         self._step = 1 / group.sample_rate_hz
         self._frame = group.frame if group.features else max(1, round(group.sample_rate_hz / joined_rate_hz))
         self._chunks: list[tuple[Floats, Floats, Ints]] = [

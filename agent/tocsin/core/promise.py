@@ -148,10 +148,9 @@ class Promise:
         False
         """
         mean = self.high * hours
-        if mean <= 0:
-            return episodes > 0 and hours > 0
-        below = math.fsum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(episodes))
-        return episodes > mean and 1.0 - below < SURPRISE
+        if hours <= 0 or episodes <= mean:
+            return False
+        return mean <= 0 or _surprising(episodes, mean)
 
     def measured(self, tally: Tally) -> str:
         """What was counted beside what is promised, in words."""
@@ -186,3 +185,20 @@ class Promise:
         if not ordered or not all(0 <= value < math.inf for value in values.values()):
             raise BundleError("the manifest's promise is damaged: expected finite rates of 0 or more, low before high")
         return cls(episodes=episodes, refused=refused, **values)
+
+
+def _surprising(count: int, mean: float) -> bool:
+    """Whether so many or more, of a Poisson law with a smaller mean, have a chance below `SURPRISE`.
+
+    Each further term is a smaller part of the one before, so that a geometric series bounds the rest: one term or two
+    decide, whatever the count, but where the chance is close to `SURPRISE`.
+    """
+    chance, k = 0.0, count
+    term = math.exp(k * math.log(mean) - mean - math.lgamma(k + 1))
+    while chance < SURPRISE:
+        k += 1
+        if chance + term / (1.0 - mean / k) < SURPRISE:
+            return True
+        chance += term
+        term *= mean / k
+    return False

@@ -267,7 +267,8 @@ class SourceHealth(Wire):
     state: Literal["ok", "off_rate", "silent", "failing", "ended"] = Field(
         "ok",
         description="silent: no sample for ten hops of the window, at least 10 s; off_rate: the measured rate differs "
-        "from the stated one by more than a tenth",
+        "from the stated one by more than a tenth; of several "
+        "sources: one of them is silent, fails, or has ended before the others",
     )
     samples_total: Count
     last_sample_age_s: float | None = None
@@ -315,6 +316,9 @@ class AssetHealth(Wire):
     gaps_total: Count = Field(0, description="stretches without samples, longer than are held")
     late_total: Count = Field(0, description="samples of a rate group that came too late for the row of their time")
     left_out_total: Count = Field(0, description="rows left out because a rate group had nothing young enough")
+    dropped_total: Count = Field(
+        0, description="rows of rate groups let go of while the group that sets the grid gave nothing"
+    )
     held_back_total: Count = Field(0, description="windows over the limit that rest on doubted channels")
     bad_channels: list[str] = Field([], description="channels whose sensor or line is in alarm")
     false_alarms: FalseAlarms | None = Field(None, description="null before the bundle is in use")

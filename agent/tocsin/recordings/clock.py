@@ -8,8 +8,9 @@ evened      0.0   1.05   2.1   …   18.9   19.95   21.0        nothing was lost
 A logger that writes whole seconds of a sensor that is not quite as quick leaves a second out now and then; of one that
 is quicker, it writes one twice. No sample is missing there, and a row made up for it would be a value that the machine
 never had. Rules: such a clock is told from lost or repeated samples by its odd steps, which come regularly: samples are
-lost at random. An evened time is never further off its stamp than the stamp's unit: where it would be, a sample is
-missing indeed, or the recording paused.
+lost at random. What is lost in a rhythm looks the same, so who reads the times says what was made of them. An evened
+time is never further off its stamp than the stamp's unit: where it would be, a sample is missing indeed, or the
+recording paused.
 """
 
 from dataclasses import dataclass
