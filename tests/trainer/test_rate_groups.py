@@ -15,6 +15,7 @@ from tocsin.records import Floats
 from tocsin_trainer import rate_groups
 from tocsin_trainer.evaluate_cli import evaluate
 from tocsin_trainer.options import GroupOptions, TrainOptions
+from tocsin_trainer.recorded import read_recorded
 from tocsin_trainer.train import Trained, train
 
 START_S = 1_773_043_200
@@ -142,6 +143,33 @@ def test_labels_of_a_group_become_labels_of_the_rows_they_touch(options: TrainOp
     (stretch,) = test.stretches
     seconds = np.round(stretch.rows.time_s - START_S)
     np.testing.assert_array_equal(stretch.label, seconds >= FAULT_AT)
+
+
+def test_labels_in_the_file_of_any_group_count_for_evaluate_as_in_training(
+    trained: Trained, options: TrainOptions, folder: Path
+) -> None:
+    main, fast = motor(folder / "beside", 60, 5, "bearing")
+    bare, marked = folder / "beside" / "bare.csv", folder / "beside" / "marked.csv"
+    bare.write_text("".join(line.rpartition(",")[0] + "\n" for line in main.read_text().splitlines()))
+    lines = fast.read_text().splitlines()
+    first = 1 + FAULT_AT * RATE - RATE // 2  # half a second before a row of the grid
+    flags = ["label", *("1" if n >= first else "0" for n in range(1, len(lines)))]
+    marked.write_text("".join(f"{line},{flag}\n" for line, flag in zip(lines, flags, strict=True)))
+    data = rate_groups.load(options)
+    test = rate_groups.load_test(replace(options, test=(bare,), test_groups={"vibration": (marked,)}), data)
+    found = read_recorded(bare, trained.bundle.manifest, TableOptions(), {"vibration": marked})
+    assert test is not None
+    for ours, theirs in zip(found.stretches, test.stretches, strict=True):
+        np.testing.assert_array_equal(ours.label, theirs.label)
+        seconds = np.round(ours.rows.time_s - START_S)
+        np.testing.assert_array_equal(ours.label, seconds >= FAULT_AT)
+
+
+def test_recordings_of_other_days_are_told_by_evaluate_too(trained: Trained, folder: Path) -> None:
+    main, _ = motor(folder / "days", 30, 5)
+    late = small(folder / "late.csv", "vibration_x", RATE, 20, START_S + 86400.0)
+    with pytest.raises(DataError, match=r"share no time: main.csv from 1773043200.000 to .*; late.csv from 17731296"):
+        read_recorded(main, trained.bundle.manifest, TableOptions(), {"vibration": late})
 
 
 def small(path: Path, name: str, rate: float, seconds: int, start: float = 0.0, head: str = "time") -> Path:

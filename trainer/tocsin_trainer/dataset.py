@@ -192,8 +192,8 @@ def _evened(clock: CoarseClock) -> tuple[Choice, ...]:
     """What was made of a coarse clock, and what to do where it is none: the stamps alone cannot tell."""
     usual_s = max(1, round(clock.period_s / clock.unit_s)) * clock.unit_s
     why = (
-        f"steps other than {usual_s:g} s come regularly, as stamps in units of {clock.unit_s:g} s have them; if samples "
-        f"are lost or written twice in a rhythm instead, give --rate {1 / usual_s:g}"
+        f"steps other than {usual_s:g} s come regularly, as stamps in units of {clock.unit_s:g} s have them; if "
+        f"samples are lost or written twice in a rhythm instead, give --rate {1 / usual_s:g}"
     )
     return (
         Choice("sample rate", f"{1 / clock.period_s:.6g} Hz", f"a row every {clock.period_s:.4g} s, by its stamps"),

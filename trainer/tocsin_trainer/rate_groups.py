@@ -19,7 +19,7 @@ from tocsin.core.groups import HOLD, Align, Group, RateGroups
 from tocsin.core.join import Joiner, joined
 from tocsin.core.preprocess import Stack, Step
 from tocsin.errors import BundleError, ConfigError, DataError
-from tocsin.recordings import MAIN, paired
+from tocsin.recordings import MAIN, check_overlap, paired
 from tocsin.records import Bools, Channel, Floats, Rows, SampleBlock
 from tocsin_trainer import dataset as ds
 from tocsin_trainer.damage import MAX_GAP_ROWS
@@ -27,7 +27,7 @@ from tocsin_trainer.features import feature_step
 from tocsin_trainer.input_settings import FeatureName
 from tocsin_trainer.options import GroupOptions, InputOptions, TrainOptions
 from tocsin_trainer.results import Choice
-from tocsin_trainer.stretch import RowStore, StoredRows, Stretch
+from tocsin_trainer.stretch import RowStore, StoredRows, Stretch, joined_labels
 
 SLOWEST_HZ = 0.1  # of a grid, where a faster group is there: slower rows tell of a fault too late
 GRID_HZ = 1.0  # of a grid that vibration sets
@@ -275,7 +275,7 @@ def _joined(sources: Mapping[str, ds.Dataset], groups: RateGroups, files: tuple[
     warnings = [warning for source in sources.values() for warning in source.warnings]
     for index, recording in enumerate(files):
         own = [tuple(s for s in sources[group.name].stretches if s.file == index) for group in groups.groups]
-        _check_overlap(groups, own, recording)
+        check_overlap(tuple(_spans(groups, own, recording)))
         joiner = Joiner(groups, wait=False)
         made: list[Stretch] = []
         for n, rows in _in_order(own):
@@ -286,7 +286,8 @@ def _joined(sources: Mapping[str, ds.Dataset], groups: RateGroups, files: tuple[
                 f"{', '.join(str(path) for path in recording.values())}: no row in which every group has a value young "
                 "enough: are the clocks the same?"
             )
-        label = _labels(own, made, 1 / groups.sample_rate_hz)
+        labels = (_labels(stretches) for stretches in own if all(s.label is not None for s in stretches))
+        label = joined_labels(labels, [stretch.rows.time_s for stretch in made], 1 / groups.sample_rate_hz)
         stretches += made if label is None else [replace(s, label=part) for s, part in zip(made, label, strict=True)]
         for group, silent in zip(groups.groups, joiner.silent.tolist(), strict=True):
             if silent:
@@ -307,22 +308,15 @@ def _joined(sources: Mapping[str, ds.Dataset], groups: RateGroups, files: tuple[
     )
 
 
-def _check_overlap(groups: RateGroups, own: list[tuple[Stretch, ...]], files: Mapping[str, Path]) -> None:
-    spans = []
+def _spans(
+    groups: RateGroups, own: list[tuple[Stretch, ...]], files: Mapping[str, Path]
+) -> Iterator[tuple[Path, float, float]]:
+    """Of each group its file, and times of its first and last row."""
     for group, stretches in zip(groups.groups, own, strict=True):
         if not stretches:
             raise DataError(f"{files[group.name]}: no row in which every channel has a value")
-        last = stretches[-1]
-        spans.append((float(stretches[0].read(0, 1).time_s[0]), float(last.read(len(last) - 1, len(last)).time_s[0])))
-    if max(start for start, _ in spans) > min(stop for _, stop in spans):
-        said = "; ".join(
-            f"{files[group.name].name} from {start:.3f} to {stop:.3f}"
-            for group, (start, stop) in zip(groups.groups, spans, strict=True)
-        )
-        raise DataError(
-            f"the groups share no time: {said} (epoch seconds, UTC): they have to be recorded at the same time, by "
-            "clocks that agree; a file without a time column begins at 0"
-        )
+        last = stretches[-1].read(len(stretches[-1]) - 1, len(stretches[-1]))
+        yield files[group.name], float(stretches[0].read(0, 1).time_s[0]), float(last.time_s[0])
 
 
 def _in_order(own: list[tuple[Stretch, ...]]) -> Iterator[tuple[int, Rows]]:
@@ -350,20 +344,7 @@ def _keep(parts: list[Rows], store: RowStore, made: list[Stretch], file: int) ->
         made.append(Stretch(StoredRows(store, start, len(store)), None, file))
 
 
-def _labels(own: list[tuple[Stretch, ...]], made: list[Stretch], step_s: float) -> list[Bools] | None:
-    """Labels of joined rows: those of all groups that have some, since the row before."""
-    found: list[Bools] | None = None
-    for stretches in own:
-        flags = [stretch.label for stretch in stretches if stretch.label is not None]
-        if len(flags) != len(stretches):
-            continue
-        times: Floats = np.concatenate([stretch.rows.time_s for stretch in stretches])
-        count = np.concatenate(([0], np.cumsum(np.concatenate(flags))))
-        each = []
-        for stretch in made:
-            at = stretch.rows.time_s
-            newest = np.searchsorted(times, at, side="right")
-            before = np.minimum(np.searchsorted(times, at - step_s, side="right"), np.maximum(newest - 1, 0))
-            each.append(count[newest] > count[before])
-        found = each if found is None else [a | b for a, b in zip(found, each, strict=True)]
-    return found
+def _labels(stretches: tuple[Stretch, ...]) -> tuple[Floats, Bools]:
+    """(n,) times and labels of one group's rows."""
+    labels = [stretch.label for stretch in stretches if stretch.label is not None]
+    return np.concatenate([stretch.rows.time_s for stretch in stretches]), np.concatenate(labels)

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.join import Joiner
 from tocsin.core.manifest import Manifest
 from tocsin.errors import DataError
 from tocsin.recordings import MAIN, TableOptions, mended, open_groups, read_groups
 from tocsin.recordings.sniff import EPOCH_UNITS
-from tocsin.records import Bools, Rows
+from tocsin.records import Bools, Floats, Rows
 from tocsin_trainer.export import Grid
-from tocsin_trainer.stretch import RowStore, StoredRows, Stretch
+from tocsin_trainer.stretch import RowStore, StoredRows, Stretch, joined_labels
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ def read_recorded(
     tables = open_groups({MAIN: path, **(others or {})}, groups, options)
     joiner = Joiner(groups, wait=False)
     kept = _Kept()
-    labels: list[Bools] = []
+    labels: dict[int, list[tuple[Floats, Bools]]] = {}
     count = 0
     for n, part in read_groups(tables, groups):
         if n == groups.base:
             count += len(part.block)
-            labels += [] if part.label is None else [part.label]
+        if part.label is not None:
+            labels.setdefault(n, []).append((part.block.time_s, part.label))
         kept.append(joiner.push(n, part.block))
     kept.append(joiner.finish())
     whole = kept.stretches()
@@ -90,9 +92,22 @@ def read_recorded(
             f"{path}: {count} rows, at most {max(map(len, whole), default=0)} of them without a gap: "
             f"expected {manifest.length} for one window of this bundle"
         )
-    label = np.concatenate(labels) if labels else None
-    made = tuple(Stretch(rows, None if label is None else label[rows.sample], 0) for rows in whole)
+    label = _labels(labels, whole, groups)
+    made = tuple(Stretch(rows, None if label is None else label[n], 0) for n, rows in enumerate(whole))
     return Recorded(path, made, tuple(mended([table.path for table in tables], joiner)))
+
+
+def _labels(
+    labels: Mapping[int, list[tuple[Floats, Bools]]], whole: list[StoredRows], groups: RateGroups
+) -> list[Bools] | None:
+    """(m,) of each stretch: of the sample that each row shows, or of all groups' samples since the row before."""
+    given = [
+        (np.concatenate(times), np.concatenate(flags))
+        for times, flags in (zip(*g, strict=True) for g in labels.values())
+    ]
+    if groups.alone:
+        return [given[0][1][rows.sample] for rows in whole] if given else None
+    return joined_labels(given, [rows.time_s for rows in whole], 1 / groups.sample_rate_hz)
 
 
 class _Kept:

@@ -9,7 +9,7 @@ use; the file has no name, so that nothing is left behind however a run ends.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +152,30 @@ class Stretch:
     def blocks(self) -> Iterator[Rows]:
         """All rows in order, some megabytes at a time; only the first is after a gap."""
         return self.rows.blocks() if isinstance(self.rows, StoredRows) else iter((self.read(0, len(self)),))
+
+
+def joined_labels(sources: Iterable[tuple[Floats, Bools]], rows: Sequence[Floats], step_s: float) -> list[Bools] | None:
+    """Labels of joined rows: those of all groups that have some, since the row before.
+
+    Args:
+        sources: (n,) times and labels of the samples of each group that has labels, in any order.
+        rows: (m,) times of each stretch of joined rows.
+        step_s: from row to row.
+
+    Returns:
+        (m,) of each stretch; None where no group has labels.
+    """
+    found: list[Bools] | None = None
+    for time_s, label in sources:
+        order = np.argsort(time_s, kind="stable")
+        times, count = time_s[order], np.concatenate(([0], np.cumsum(label[order])))
+        each = []
+        for at in rows:
+            newest = np.searchsorted(times, at, side="right")
+            before = np.minimum(np.searchsorted(times, at - step_s, side="right"), np.maximum(newest - 1, 0))
+            each.append(count[newest] > count[before])
+        found = each if found is None else [a | b for a, b in zip(found, each, strict=True)]
+    return found
 
 
 def _folder() -> Path:

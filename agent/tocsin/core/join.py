@@ -11,9 +11,9 @@ Rules: rows are joined by the times of samples, never by arrival. A row is made 
 time or later, so that it does not matter how the streams are cut into blocks and which comes first; a group that lags
 is waited for `wait_s` of arrival time, and what comes later than that is counted; the base may come in bursts, as long
 as what the others gave meanwhile is not too much to keep; a group that has ended is waited for no longer. A row shows
-nothing of a later time than its own. A group without a whole frame shows its last one, a silent group its last value, for at most `max_age_s`;
-past that the row is left out and the next one says `after_gap`. When a clock goes back, a group begins anew; one that
-was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
+nothing of a later time than its own. A group without a whole frame shows its last one, a silent group its last value,
+for at most `max_age_s`; past that the row is left out and the next one says `after_gap`. When a clock goes back, a group
+begins anew; one that was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
 """
 
 from collections.abc import Iterator

@@ -267,8 +267,8 @@ class SourceHealth(Wire):
     state: Literal["ok", "off_rate", "silent", "failing", "ended"] = Field(
         "ok",
         description="silent: no sample for ten hops of the window, at least 10 s; off_rate: the measured rate differs "
-        "from the stated one by more than a tenth; of several "
-        "sources: one of them is silent, fails, or has ended before the others",
+        "from the stated one by more than a tenth; of several sources: "
+        "one of them is silent, fails, or has ended before the others",
     )
     samples_total: Count
     last_sample_age_s: float | None = None

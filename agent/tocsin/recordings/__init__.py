@@ -13,7 +13,7 @@ from tocsin.recordings.clock import CoarseClock
 from tocsin.recordings.forms import open_table, read_table
 from tocsin.recordings.read import check_rate
 from tocsin.recordings.table import AnyTable, Table, TableBlock, TableOptions, channel_key, split_unit
-from tocsin.recordings.together import MAIN, mended, open_groups, paired, read_groups
+from tocsin.recordings.together import MAIN, check_overlap, mended, open_groups, paired, read_groups
 
 __all__ = [
     "MAIN",
@@ -23,6 +23,7 @@ __all__ = [
     "TableBlock",
     "TableOptions",
     "channel_key",
+    "check_overlap",
     "check_rate",
     "mended",
     "open_groups",

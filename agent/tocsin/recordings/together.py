@@ -5,8 +5,10 @@ one recording belong together by their place: the second `--group vibration=…`
 group.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from tocsin.core.groups import RateGroups
 from tocsin.core.join import Joiner
@@ -78,6 +80,8 @@ def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tu
     """
     readers = [read_table(table) for table in tables]
     waiting: list[TableBlock | None] = [next(reader, None) for reader in readers]
+    starts = [float("-inf") if part is None else float(part.block.time_s[0]) for part in waiting]
+    stops: list[float | None] = [None] * len(tables)
     for table, first, group in zip(tables, waiting, groups.groups, strict=True):
         if first is not None:
             check_rate(table, first.block.time_s, group.sample_rate_hz)
@@ -87,7 +91,30 @@ def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tu
         part = waiting[n]
         assert part is not None
         waiting[n], reached[n] = next(readers[n], None), float(part.block.time_s[-1])
+        if waiting[n] is None:
+            stops[n] = reached[n]
+            check_overlap(list(zip((table.path for table in tables), starts, stops, strict=True)))
         yield n, part
+
+
+def check_overlap(spans: Sequence[tuple[Path, float, float | None]]) -> None:
+    """Compares the times of the files of one recording.
+
+    Args:
+        spans: of each file, times of its first and its last row; None where that is not read yet.
+
+    Raises:
+        DataError: one ends before another begins.
+    """
+    if max(start for _, start, _ in spans) <= min((stop for *_, stop in spans if stop is not None), default=np.inf):
+        return
+    said = "; ".join(
+        f"{path.name} from {start:.3f}" + ("" if stop is None else f" to {stop:.3f}") for path, start, stop in spans
+    )
+    raise DataError(
+        f"the groups share no time: {said} (epoch seconds, UTC): they have to be recorded at the same time, by clocks "
+        "that agree; a file without a time column begins at 0"
+    )
 
 
 def mended(paths: list[Path], joiner: Joiner) -> list[str]:
