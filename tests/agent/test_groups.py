@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin.config import AssetSettings
-from tocsin.core.bundle import Bundle, load_bundle, write_bundle
+from tocsin.core.bundle import Bundle, GoldenJoin, load_bundle, write_bundle
 from tocsin.core.groups import Group, RateGroups
 from tocsin.delivery.outbox import Outbox
-from tocsin.errors import ConfigError, SourceError
+from tocsin.errors import BundleError, ConfigError, SourceError
 from tocsin.pipeline import AssetLine
 from tocsin.records import Channel, Floats, SampleBlock, Transition
 from tocsin.sources import SourceCounts, SourceSettings
@@ -33,21 +33,38 @@ def machine(phase: Floats) -> tuple[Floats, Floats]:
     return 5 + 0.4 * np.sin(swing), 21 + 2 * np.sin(swing - np.pi / 4)
 
 
-def grouped(folder: Path, rate: float = 1.0, max_age_s: float = 5.0) -> Bundle:
+def grouped(folder: Path, rate: float = 1.0, max_age_s: float = 5.0, join: GoldenJoin | None = None) -> Bundle:
     """The small bundle, with pressure in one group and flow, by its mean, in a faster one."""
     small = load_bundle(DATA / "small.tocsin")
     pressure, flow = small.manifest.channels
-    main = Group("main", (pressure,), rate, 5 / rate, max(max_age_s, 5 / rate), ("hold",))
+    gap_s = 5 / rate if join is None else max_age_s
+    main = Group("main", (pressure,), rate, gap_s, max(max_age_s, 5 / rate), ("hold",))
     fast = Group("fast", (flow,), FAST * rate, 5 / (FAST * rate), max(max_age_s, 5 / (FAST * rate)), ("mean",))
     raw = {k: v for k, v in small.manifest.raw.items() if k not in ("format", "golden", "files", "digest")}
     raw |= RateGroups((main, fast), wait_s=0.5).to_json()
     models = {name: body for name, body in small.files.items() if name.endswith(".tflite")}
-    return write_bundle(folder / "grouped.tocsin", raw, models, small.golden, "")
+    return write_bundle(folder / "grouped.tocsin", raw, models, replace(small.golden, join=join), "")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return grouped(tmp_path_factory.mktemp("grouped"))
+
+
+@pytest.mark.parametrize(
+    ("golden", "said"),
+    [
+        ((np.arange(60) * 9e5, np.zeros((1, 2))), "golden.npz is damaged: samples that are joined from .* numbers"),
+        ((np.arange(9.0), np.zeros((1, 3))), "golden.npz is damaged: joined rows have 3 columns, expected 2"),
+    ],
+)
+def test_golden_samples_that_would_fill_the_devices_memory_are_refused(
+    tmp_path: Path, golden: tuple[Floats, Floats], said: str
+) -> None:
+    times, rows = golden
+    samples = SampleBlock(times, np.zeros((len(times), 1)))
+    with pytest.raises(BundleError, match=said):
+        grouped(tmp_path, max_age_s=1e6, join=GoldenJoin((samples, samples), rows))
 
 
 def streams(seed: int, rows: int = 400) -> tuple[SampleBlock, SampleBlock]:

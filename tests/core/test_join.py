@@ -342,6 +342,19 @@ def test_a_base_that_comes_in_bursts_loses_no_row(every_s: int) -> None:
     assert expected[3] == found[3] and not joiner.dropped.any()
 
 
+def test_golden_samples_that_hold_over_long_gaps_are_refused_before_their_rows_are_made() -> None:
+    slow, fast = block(SLOW, 0, 10), block(FAST, 0, 10)
+    join.check_golden(GROUPS, (slow, fast))
+    patient = replace(GROUPS, groups=(replace(process(), max_gap_s=1e6, max_age_s=1e6), vibration()))
+    join.check_golden(patient, (slow, fast))
+    for times, said in (((0.0, 9e5, 0.0, 9e5), "numbers"), ((np.nan,), "no finite numbers"), ((np.inf,), "no finite")):
+        with pytest.raises(ValueError, match=said):
+            join.check_golden(patient, (SampleBlock(np.array(times), np.zeros((len(times), 2))), fast))
+    with pytest.raises(ValueError, match=r"features of 8.33e\+08: expected at most"):
+        wide = replace(GROUPS, groups=(process(), replace(vibration(), frame=1 << 20)))
+        join.check_golden(wide, (block(SLOW, 0, 199), fast))
+
+
 def test_the_manifest_form_comes_back_alike() -> None:
     groups = RateGroups((process(("hold", "interpolate")), vibration()), wait_s=3.0)
     again = RateGroups.from_json(json.loads(json.dumps(groups.to_json())))

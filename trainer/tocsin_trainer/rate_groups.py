@@ -16,7 +16,7 @@ import numpy as np
 
 from tocsin.core.bundle import GoldenJoin
 from tocsin.core.groups import HOLD, Align, Group, RateGroups
-from tocsin.core.join import Joiner, joined
+from tocsin.core.join import Joiner, check_golden, joined
 from tocsin.core.preprocess import Stack, Step
 from tocsin.errors import BundleError, ConfigError, DataError
 from tocsin.recordings import MAIN, check_overlap, paired
@@ -121,6 +121,10 @@ def golden_join(data: ds.Dataset) -> GoldenJoin | None:
                     if block.time_s[-1] > until:
                         break
         samples.append(SampleBlock(np.concatenate(times), np.concatenate(values)))
+    try:
+        check_golden(data.groups, tuple(samples))
+    except ValueError:
+        return None
     if sum(part.values.size + len(part) for part in samples) > GOLDEN_VALUES:
         return None
     rows = joined(data.groups, tuple(samples))

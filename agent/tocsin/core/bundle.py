@@ -30,7 +30,7 @@ import numpy as np
 
 from tocsin.core.groups import RateGroups
 from tocsin.core.interpreter import TfliteModel, runtime_id, runtime_name
-from tocsin.core.join import joined
+from tocsin.core.join import check_golden, joined
 from tocsin.core.manifest import FORMAT, MAX_MEMBERS, Manifest
 from tocsin.core.scoring import Member, Scorer
 from tocsin.errors import BundleError
@@ -294,8 +294,12 @@ def _golden_join(arrays: Mapping[str, Any], groups: RateGroups) -> GoldenJoin | 
         if time_s.ndim != 1 or values.shape != (len(time_s), len(group.channels)) or values.dtype != np.float64:
             raise ValueError(f"samples of group {group.name!r} have the shape {values.shape}")
         samples.append(SampleBlock(np.asarray(time_s, np.float64), values))
+    width = len(groups.columns)
     if rows.ndim != 2 or not len(rows) or rows.dtype != np.float64 or not np.isfinite(rows).all():
-        raise ValueError(f"joined rows have the shape {rows.shape}")
+        raise ValueError(f"joined rows are {rows.dtype} of shape {rows.shape}, expected finite float64 (m, {width})")
+    if rows.shape[1] != width:
+        raise ValueError(f"joined rows have {rows.shape[1]} columns, expected {width}")
+    check_golden(groups, tuple(samples))
     return GoldenJoin(tuple(samples), rows)
 
 

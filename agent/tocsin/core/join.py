@@ -12,8 +12,8 @@ time or later, so that it does not matter how the streams are cut into blocks an
 is waited for `wait_s` of arrival time, and what comes later than that is counted; the base may come in bursts, as long
 as what the others gave meanwhile is not too much to keep; a group that has ended is waited for no longer. A row shows
 nothing of a later time than its own. A group without a whole frame shows its last one, a silent group its last value,
-for at most `max_age_s`; past that the row is left out and the next one says `after_gap`. When a clock goes back, a group
-begins anew; one that was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
+for at most `max_age_s`; past that the row is left out and the next one says `after_gap`. When a clock goes back, a
+group begins anew; one that was set, and whose blocks say so, changes nothing (`tocsin.core.clock_steps`).
 """
 
 from collections.abc import Iterator
@@ -31,6 +31,7 @@ from tocsin.records import Bools, Floats, Ints, Rows, SampleBlock
 PIECE = 1 << 18  # values of the frames that are prepared at once: 2 MiB
 FEW_ROWS = 4096  # are kept as they came
 KEPT = 1 << 24  # bytes of a group that are kept for a base which lags
+MOST_GOLDEN, MOST_LOOKED_AT = 1 << 20, 1 << 26  # numbers that golden samples may become, and features may look at
 
 
 class Joiner:
@@ -169,6 +170,30 @@ def joined(groups: RateGroups, samples: tuple[SampleBlock, ...]) -> Floats:
     joiner = Joiner(groups, wait=False)
     parts = [rows for n, block in enumerate(samples) for rows in joiner.push(n, block)] + joiner.finish()
     return np.concatenate([np.empty((0, len(groups.columns))), *(rows.values for rows in parts)])
+
+
+def check_golden(groups: RateGroups, samples: tuple[SampleBlock, ...]) -> None:
+    """Bounds what `joined` would make of samples, before anything of that size is made.
+
+    Raises:
+        ValueError: times that are no numbers, or so many rows, held ones among them, as no bundle needs.
+    """
+    rows = []
+    for group, block in zip(groups.groups, samples, strict=True):
+        if not np.isfinite(block.time_s).all():
+            raise ValueError(f"group {group.name[:40]!r}: times of samples that are no finite numbers")
+        steps = np.diff(block.time_s) * group.sample_rate_hz
+        held = steps[(steps > 0) & (steps <= group.max_gap_s * group.sample_rate_hz + 2)]  # longer ones are gaps
+        rows.append(len(block) + float(held.sum()))
+    made = rows[groups.base] / groups.every
+    each = [count * (1 + len(group.channels)) for count, group in zip(rows, groups.groups, strict=True)]
+    numbers = sum(each) + made * len(groups.columns)
+    looked_at = made * sum(group.frame * len(group.channels) for group in groups.groups if group.features)
+    if numbers > MOST_GOLDEN or looked_at > MOST_LOOKED_AT:
+        raise ValueError(
+            f"samples that are joined from {numbers:.3g} numbers, with features of {looked_at:.3g}: expected at most "
+            f"{MOST_GOLDEN} and {MOST_LOOKED_AT}"
+        )
 
 
 class _Ticks:
