@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import pytest
 import yaml
 
 from tocsin.errors import SourceError
+from tocsin.recorder import Recorder
+from tocsin.recorder.limits import RecorderLimits
 from tocsin.recorder.pull import pull, split_device
+from tocsin.recorder.source import RecordedSource
 from tocsin.recordings import TableOptions, open_table, read_table
 from tocsin.recordings.segment import Header, SegmentWriter
 from tocsin.records import Channel, SampleBlock
+from tocsin.sources import SourceCounts, SourceSettings
 from tocsin_trainer.dataset import load
 
 DATA = Path(__file__).parent.parent / "data"
@@ -93,6 +98,70 @@ def test_an_export_to_parquet_reads_back_the_same_or_says_what_is_missing(
 def test_an_asset_that_is_not_configured_is_a_usage_error(tocsin: Tocsin, config: Path, tmp_path: Path) -> None:
     code, _, said = tocsin("record", "-c", config, "--asset", "pump-9", "--out", tmp_path / "rec")
     assert code == 2 and "there are pump-1" in said
+
+
+def with_source(config: Path, **source: object) -> Path:
+    document = yaml.safe_load(config.read_text())
+    document["assets"][0]["source"] = source
+    config.write_text(yaml.safe_dump(document))
+    return config
+
+
+@pytest.mark.parametrize("startup", ["retry", "error", "ignore"])
+def test_a_source_that_gives_nothing_is_an_error_of_the_source(
+    tocsin: Tocsin, config: Path, tmp_path: Path, startup: str
+) -> None:
+    port = {"port": str(tmp_path / "ttyNONE"), "channels": ["flow"], "rate_hz": 10, "startup": startup}
+    begin = time.monotonic()
+    limit = ("--duration", "1") if startup == "retry" else ()
+    path = with_source(config, type="serial", **port)
+    code, out, said = tocsin("record", "-c", path, "--out", tmp_path / "rec", *limit)
+    assert code == 5 and "0 samples recorded" in out and "ttyNONE cannot be opened" in said.splitlines()[-1]
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("duration", ["0", "-1", "0min", "nan", "inf", "soon"])
+def test_a_duration_that_is_no_length_of_time_is_a_usage_error(
+    tocsin: Tocsin, config: Path, tmp_path: Path, duration: str
+) -> None:
+    code, _, said = tocsin("record", "-c", config, "--out", tmp_path / "rec", "--duration", duration)
+    assert code == 2 and "expected" in said and not (tmp_path / "rec").exists()
+
+
+class Driver:
+    """Of somebody else: its first read fails in a way that no contract knows."""
+
+    channels, ended = (Channel("flow"),), False
+
+    def __init__(self) -> None:
+        self.counts, self.reads = SourceCounts(), 0
+
+    def open(self) -> None: ...
+
+    def read(self, timeout_s: float) -> SampleBlock:
+        self.reads += 1
+        if self.reads == 1:
+            raise ZeroDivisionError("of the driver")
+        return SampleBlock(np.array([float(self.reads)]), np.ones((1, 1)))
+
+    def close(self) -> None: ...
+
+
+class DriverSettings(SourceSettings):
+    def make(self, wanted: tuple[Channel, ...]) -> Driver:
+        return Driver()
+
+
+def test_whatever_a_driver_raises_its_source_is_opened_again(tmp_path: Path, until: Callable[..., None]) -> None:
+    recorder = Recorder(tmp_path, RecorderLimits(free_bytes=0))
+    source = RecordedSource("pump-1", DriverSettings(type="driver"), recorder)
+    recorder.start()
+    source.start()
+    until(lambda: source.source.samples > 0)
+    source.stop()
+    recorder.stop()
+    assert (source.errors, source.failing, source.source.reconnects) == (1, False, 1)
+    assert recorder.statistics.rows == source.source.samples
 
 
 @pytest.fixture

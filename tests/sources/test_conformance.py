@@ -180,6 +180,13 @@ def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Any) -> None:
         a_serial(wire).read(0.01)
 
 
+def test_what_did_not_happen_is_not_counted(source: Source) -> None:
+    source.open()
+    read_until(source, 10)
+    source.close()
+    assert all(source.counts.reasons.values()), source.counts.reasons
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_noise_on_a_serial_line_is_counted_and_raises_nothing(wire: Any, form: str) -> None:
     source = a_serial(wire, form)

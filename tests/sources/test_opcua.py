@@ -21,6 +21,7 @@ from tocsin.errors import SourceError
 from tocsin.pipeline import AssetLine
 from tocsin.recordings import TableOptions, open_table, read_table
 from tocsin.records import Change, Channel, SampleBlock
+from tocsin.sources import opcua
 from tocsin.sources.opcua import OpcuaSettings, OpcuaSource
 
 DATA = Path(__file__).parents[1] / "data"
@@ -168,6 +169,18 @@ def test_a_server_that_starts_again_is_followed_within_five_seconds(plc, opened)
     block = read_until(source, lambda b: b.values[-1, 0] == 8.0)
     assert time.monotonic() - begin < 5
     assert abs(block.time_s[-1] - time.time()) < 1.5
+
+
+def test_the_end_of_a_session_is_told_however_much_came_before_it(plc, opened, until, monkeypatch):
+    monkeypatch.setattr(opcua, "_MOST_WAITING", 1)  # as many values wait as are read at once
+    source = opened(plc.url)
+    waiting = source._session.events
+    until(lambda: waiting.qsize() == 1)
+    plc.stop()
+    until(lambda: waiting.qsize() == 2)
+    with pytest.raises(SourceError, match=r"OPC UA server opc\.tcp://127"):
+        read_for(source, 0.5)
+    plc.start_again()
 
 
 def test_a_node_or_namespace_that_is_not_there_is_told(plc):

@@ -6,7 +6,8 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -15,15 +16,17 @@ from typing import Any
 import click
 
 from tocsin.cli.config import CONFIG, JSON
+from tocsin.cli.duration import positive_seconds
 from tocsin.config_file import load_settings
-from tocsin.errors import DataError, TocsinError
+from tocsin.errors import DataError, SourceError, TocsinError
 from tocsin.recorder import Recorder
 from tocsin.recorder.settings import RecordingSettings
+from tocsin.recorder.source import RecordedSource
 from tocsin.recordings import TableOptions, open_table, read_table
 from tocsin.recordings.segment import find_segments, read_blocks, read_header
 from tocsin.records import SampleBlock
-from tocsin.settings import Seconds
 
+LOOK_S = 0.1  # between two looks whether all have ended
 DEFAULT_FOLDER = "/var/lib/tocsin/recordings"
 
 
@@ -51,29 +54,18 @@ def record() -> None:
     """
 
 
-def _seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
-
-    if value is None:
-        return None
-    try:
-        found: float = TypeAdapter(Seconds).validate_python(value)
-    except ValidationError as error:
-        raise click.BadParameter(f"{value!r}: expected seconds, or a number with ms, s, min, h or d") from error
-    return found
-
-
 @record.command()
 @CONFIG
 @click.option("--asset", "chosen", multiple=True, help="Record this asset only; may be given again.")
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: as the file says]"
 )
-@click.option("--duration", callback=_seconds, help="Stop after this: 10min, 8h.")
-def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float | None) -> int:
+@click.option("--duration", callback=positive_seconds, help="Stop after this: 10min, 8h.")
+def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float | None) -> None:
     """Record the sources of a configuration until stopped.
 
-    The bundles that the file names need not be there yet.
+    The bundles that the file names need not be there yet. A source that is lost is opened again. Exit code 5 when one
+    gave nothing, unless its `startup` is `ignore`.
 
     \b
     Example:
@@ -87,8 +79,34 @@ def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     recording = settings.recording or RecordingSettings()
     recorder = Recorder(out or recording.folder or settings.state_dir / "recordings", recording.limits())
-    from tocsin.recorder.source import record_source  # noqa: PLC0415
+    sources = [
+        RecordedSource(stream, source, recorder)
+        for asset in settings.assets
+        if not chosen or asset.id in chosen
+        for stream, source in asset.streams().items()
+    ]
+    recorder.start()
+    click.echo(f"recording to {recorder.folder}/ring; stop with Ctrl-C", err=True)
+    _run(sources, duration)
+    recorder.stop()
+    found = recorder.statistics
+    click.echo(
+        f"{found.rows} samples recorded, {found.dropped} dropped; {found.ring_bytes / 2**20:.1f} MiB in the ring"
+    )
+    if found.rows:
+        click.echo(f"next: tocsin record list {recorder.folder}", err=True)
+    if found.last_error:
+        raise TocsinError(found.last_error)
+    broken = [source for source in sources if source.broken_off]
+    if broken:
+        raise DataError("; ".join(f"{source.name}: {source.last_error}" for source in broken))
+    silent = [source for source in sources if not (source.source.samples or (source.may_be_absent and found.rows))]
+    if silent:
+        raise SourceError("; ".join(f"{source.name}: {source.last_error or 'no sample came'}" for source in silent))
 
+
+def _run(sources: list[RecordedSource], duration_s: float | None) -> None:
+    """Until a signal, the end of all, or of one that must be there and is not."""
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -96,42 +114,17 @@ def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    whole: list[bool] = []
-    threads = [
-        threading.Thread(
-            target=lambda stream=stream, source=source: whole.append(
-                record_source(stream, source.make(()), recorder, stopping)
-            ),
-            daemon=True,
-        )
-        for asset in settings.assets
-        if not chosen or asset.id in chosen
-        for stream, source in asset.streams().items()
-    ]
-    recorder.start()
-    click.echo(f"recording to {recorder.folder}/ring; stop with Ctrl-C", err=True)
-    for thread in threads:
-        thread.start()
-    threading.Thread(target=_when_all_have_ended, args=(threads, stopping.set), daemon=True).start()
-    stopping.wait(duration)
-    stopping.set()
-    for thread in threads:
-        thread.join(10.0)
-    recorder.stop()
-    found = recorder.statistics
-    click.echo(
-        f"{found.rows} samples recorded, {found.dropped} dropped; {found.ring_bytes / 2**20:.1f} MiB in the ring"
-    )
-    click.echo(f"next: tocsin record list {recorder.folder}", err=True)
-    if found.last_error:
-        raise TocsinError(found.last_error)
-    return 0 if all(whole) else DataError.exit_code
-
-
-def _when_all_have_ended(threads: list[threading.Thread], done: Callable[[], None]) -> None:
-    for thread in threads:
-        thread.join()
-    done()
+    end_s = math.inf if duration_s is None else time.monotonic() + duration_s
+    for source in sources:
+        source.start()
+    while not all(source.ended for source in sources) and not any(source.refused for source in sources):
+        left_s = end_s - time.monotonic()
+        if left_s <= 0 or stopping.wait(min(LOOK_S, left_s)):
+            break
+    for source in sources:
+        source.ask_to_stop()
+    for source in sources:
+        source.stop()
 
 
 @record.command(name="list")

@@ -11,25 +11,10 @@ from types import FrameType
 from typing import Any
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
+from tocsin.cli.duration import positive_seconds
 from tocsin.config import MqttSettings
-from tocsin.settings import Seconds
 from tocsin.simulate.plant import CHANNELS, Plant
-
-_DURATION: TypeAdapter[float] = TypeAdapter(Seconds)
-
-
-def _seconds(_context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        found: float = _DURATION.validate_python(value)
-    except ValidationError as error:
-        raise click.BadParameter(f"{value!r}: expected seconds, or a number with ms, s, min, h or d") from error
-    if found <= 0:
-        raise click.BadParameter(f"{value!r}: expected more than nothing")
-    return found
 
 
 @click.command()
@@ -37,7 +22,7 @@ def _seconds(_context: click.Context, parameter: click.Parameter, value: str | N
     "--csv", "folder", type=click.Path(path_type=Path, file_okay=False),
     help="Write normal.csv and, with faults, test.csv and labels.csv into this folder, as fast as it goes.",
 )  # fmt: skip
-@click.option("--duration", callback=_seconds, help="Of each file; without --csv of the live run.  [files: 2h]")
+@click.option("--duration", callback=positive_seconds, help="Of each file; without --csv of the live run.  [files: 2h]")
 @click.option(
     "--fault", "faults", multiple=True, metavar="FAULT", help="KIND[.CHANNEL][@START[-END]][:SEVERITY][/RAMP]"
 )

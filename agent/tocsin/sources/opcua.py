@@ -164,10 +164,9 @@ class OpcuaSource:
         if session is None:
             raise SourceError(f"OPC UA server {self._settings.url} is not connected")
         try:
-            event = session.events.get(timeout=min(timeout_s, 1.0 / self._settings.rate_hz))
+            self._take(session.events.get(timeout=min(timeout_s, 1.0 / self._settings.rate_hz)))
             for _ in range(_MOST_WAITING):
-                self._take(event)
-                event = session.events.get_nowait()
+                self._take(session.events.get_nowait())
         except Empty:
             pass
         self.counts.count_bad("too many at once", session.take_dropped())

@@ -190,7 +190,8 @@ class SerialSource:
             pieces = parser.feed(data)
             self.counts.count_bad("frame", parser.bad_frames - before[0])
             self.counts.lost += parser.lost - before[1]
-            self.counts.reasons["node began anew"] += parser.restarts - before[2]
+            if parser.restarts > before[2]:
+                self.counts.reasons["node began anew"] += parser.restarts - before[2]
             return pieces
         bad = parser.bad_lines
         rows = parser.feed(data)
