@@ -191,6 +191,47 @@ def test_on_one_line_a_dead_and_a_slow_slave_keep_no_other_from_its_period_for_f
     assert line.late == 0
 
 
+@pytest.mark.parametrize(("slaves", "answer_s"), [(4, 0.025), (6, 0.025), (12, 0.015), (12, 0.03), (3, 0.06)])
+def test_slaves_that_share_a_line_which_is_too_slow_are_late_in_turn_and_none_is_called_dead(
+    slaves: int, answer_s: float
+) -> None:
+    clock, period_s, told = SimulatedTime(60.0), 0.1, []
+    connection = SimulatedLine(clock, dict.fromkeys(range(1, slaves + 1), answer_s))
+    request = plan([(0, RegisterSettings.model_validate({"name": "a", "address": 5}))], 16)
+    each = [Slave(n, request, 1.0, took_s=period_s / 2 / slaves) for n in range(1, slaves + 1)]
+    line = Line(connection, each, 0.0, period_s, told.append, stopping=clock, clock=lambda: clock.now_s)
+    line.start()
+    assert line.thread is not None
+    line.thread.join(10)
+    assert [reading for reading in told[slaves:] if reading.values is None] == []  # at first, nobody knows how slow
+    polled = np.array([len(connection.polled[unit]) for unit in range(1, slaves + 1)])
+    most = 60.0 / max(period_s, slaves * answer_s)
+    assert polled.min() > 0.45 * most and polled.max() <= 2.1 * polled.min()
+    assert line.late > 100
+
+
+def test_a_dead_slave_is_found_on_a_line_that_is_too_slow_and_read_again_when_it_is_back() -> None:
+    clock, told = SimulatedTime(60.0), []
+    connection = SimulatedLine(clock, {**dict.fromkeys(range(1, 7), 0.025), 3: float("inf")})
+    request = plan([(0, RegisterSettings.model_validate({"name": "a", "address": 5}))], 16)
+    slaves = [Slave(n, request, 1.0, took_s=0.1 / 12) for n in range(1, 7)]
+    tell = lambda reading: told.append((clock.now_s, reading))  # noqa: E731
+    line = Line(connection, slaves, 0.0, 0.1, tell, stopping=clock, clock=lambda: clock.now_s)
+
+    class Mended(dict[int, float]):
+        def get(self, unit: int, default: float = 0.0) -> float:
+            return 0.025 if unit == 3 and clock.now_s > 30 else super().get(unit, default)
+
+    connection._delay_s = Mended(connection._delay_s)
+    line.start()
+    assert line.thread is not None
+    line.thread.join(10)
+    dead = [at_s for at_s, reading in told if reading.slave == 3 and reading.values is None]
+    back = [at_s for at_s, reading in told if reading.slave == 3 and reading.values is not None]
+    assert slaves[2].failures == 0 and dead[2] < 5 and 30 < back[0] < 36
+    assert {reading.slave for at_s, reading in told if at_s > 1 and reading.values is None} == {3}
+
+
 def test_cycles_that_a_dead_slave_costs_count_as_its_failures_and_those_of_a_slow_one_as_late() -> None:
     late = {}
     for name, delay_s in (("dead", float("inf")), ("slow", 1.0)):

@@ -209,7 +209,10 @@ class ModbusSource:
         """Raises SourceError when no slave answers any more."""
         if all(slave.broken for line in self._lines for slave in line.slaves):
             why = ", ".join(f"slave {slave}: {reason}" for slave, reason in sorted(self._failing.items())[:4])
-            raise SourceError(f"modbus {self._settings.address}: no slave answers ({why})")
+            raise SourceError(
+                f"modbus {self._settings.address}: no slave answers ({why}): are they on, and is the line quick enough "
+                "for rate_hz?"
+            )
 
     def close(self) -> None:
         """Ends the threads and the connections."""

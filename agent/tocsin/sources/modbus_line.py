@@ -3,8 +3,9 @@
 Rules: cycle k begins at begin + k · period, whatever the cycles before took; a cycle that is missed is counted and
 left out. Within a cycle the quick slaves are asked first, the slow after them, and one that does not answer last and
 only in the time that is left, so that it costs the others nothing; what a slave took last time is kept free for it.
-Three failures in a row open a slave's breaker: it is then tried at growing distances. Time-outs run on the monotonic
-clock.
+Where a cycle is too short for all, a slave is not asked in less time than it needs: it is late, and first in the next
+cycle. Three failures in a row open a slave's breaker: it is then tried at growing distances. Time-outs run on the
+monotonic clock.
 """
 
 import logging
@@ -26,6 +27,8 @@ SPARE = 0.05  # of the period, kept free before the next cycle
 LONGEST_STOP_S = 2.0
 LOOK_S = 0.1  # between two looks whether to give up
 SHORTEST_S = 0.02  # a request with less time than this is not sent
+FADE = 0.9  # of the longest answer lately, an answer
+SLACK = 1.5  # times what it needs, a slave may take where the time is short
 
 
 class NoAnswerError(Exception):
@@ -57,6 +60,8 @@ class Slave:
         requests: that read its registers.
         timeout_s: longest wait for one answer.
         took_s: how long its last reading took; at first, half its share of the period.
+        needs_s: the longest that an answer of it took lately; 0 before the first.
+        skipped: cycles in a row that had no time for it.
         failures: in a row.
         retry_s: monotonic second before which an open breaker asks nothing.
         pause_s: between two tries of an open breaker.
@@ -66,6 +71,8 @@ class Slave:
     requests: list[Request]
     timeout_s: float
     took_s: float
+    needs_s: float = 0.0
+    skipped: int = 0
     failures: int = 0
     retry_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -98,8 +105,10 @@ class Line:
     """Polls the slaves of one connection until stopped.
 
     Attributes:
-        late: cycles that were left out, because answers took too long; what a slave that fails costs is counted there.
+        late: cycles that were left out because answers took too long, and slaves that a cycle had no time for; what a
+            slave that fails costs is counted there.
         done: number of the newest cycle that was finished.
+        short: a cycle had no time for a slave that answers.
     """
 
     connection: Connection
@@ -109,6 +118,7 @@ class Line:
     tell: Callable[[Reading], None]
     late: int = 0
     done: int = -1
+    short: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
     clock: Callable[[], float] = time.monotonic
@@ -146,8 +156,8 @@ class Line:
 
     def _poll(self, cycle: int) -> None:
         end_s = self.begin_s + (cycle + 1 - SPARE) * self.period_s
-        todo = sorted(self.slaves, key=lambda slave: (slave.broken, slave.took_s))
-        todo = [slave for slave in todo if not slave.broken or slave.retry_s <= self.clock()]
+        todo = [slave for slave in self.slaves if not slave.broken or slave.retry_s <= self.clock()]
+        todo.sort(key=lambda slave: (-slave.skipped, slave.broken, slave.took_s))
         try:
             if todo:
                 self.connection.open(min(slave.timeout_s for slave in todo))
@@ -156,12 +166,40 @@ class Line:
                 self.tell(self._failed(cycle, slave, str(error)))
             return
         for n, slave in enumerate(todo):
-            left_s = end_s - self.clock() - sum(other.took_s for other in todo[n + 1 :] if not other.broken)
-            if len(self.slaves) == 1:
-                left_s = slave.timeout_s  # nobody waits for it
-            if self.stopping.is_set() or (slave.broken and left_s < SHORTEST_S):
+            if self.stopping.is_set():
+                return
+            within_s = self._time_for(slave, todo[n + 1 :], end_s - self.clock())
+            if within_s is None:
+                self._skip(slave)
                 continue
-            self.tell(self._read(cycle, slave, min(max(left_s, SHORTEST_S), slave.timeout_s)))
+            slave.skipped = 0
+            self.tell(self._read(cycle, slave, min(within_s, slave.timeout_s)))
+
+    def _time_for(self, slave: Slave, later: list[Slave], free_s: float) -> float | None:
+        """Seconds that a slave may take; None where the cycle has too few left."""
+        if len(self.slaves) == 1:
+            return slave.timeout_s  # nobody waits for it
+        left_s = free_s - sum(other.took_s for other in later if not other.broken)
+        needs_s = slave.needs_s or max(other.needs_s for other in self.slaves)
+        if needs_s > (1 - SPARE) * self.period_s:
+            needs_s = 0.0  # no cycle has that: what the others leave
+        if needs_s > free_s or (slave.broken and not slave.skipped and left_s < SHORTEST_S):
+            return None
+        return max(left_s, SHORTEST_S, min(SLACK * needs_s, free_s))
+
+    def _skip(self, slave: Slave) -> None:
+        slave.skipped += 1
+        if slave.broken:
+            return
+        self.late += 1
+        if not self.short:
+            log.warning(
+                "modbus: %d slaves on one line take longer than %g s: they are read in turn, and count as late: "
+                "set a lower rate_hz, or a higher baud rate",
+                len(self.slaves),
+                self.period_s,
+            )
+        self.short = True
 
     def _read(self, cycle: int, slave: Slave, within_s: float) -> Reading:
         begin_s = self.clock()
@@ -174,6 +212,7 @@ class Line:
             slave.took_s = self.clock() - begin_s
             return self._failed(cycle, slave, str(error))
         slave.took_s, slave.failures, slave.pause_s = self.clock() - begin_s, 0, FIRST_PAUSE_S
+        slave.needs_s = max(slave.took_s, FADE * slave.needs_s)
         return Reading(cycle, slave.id, values)
 
     def _failed(self, cycle: int, slave: Slave, reason: str) -> Reading:
