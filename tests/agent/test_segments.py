@@ -158,6 +158,26 @@ def test_a_folder_of_segments_is_read_as_one_recording_with_the_channels_that_ar
     assert only.channels == CHANNELS[:1]
 
 
+@pytest.mark.parametrize("left", [b"", b"TOC", MAGIC, MAGIC + b"\x40\0\0\0half of a header"])
+def test_a_torn_header_costs_its_segment_alone_and_is_named(
+    tmp_path: Path, left: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path / "1.seg", block(20))
+    written(tmp_path / "2.seg", block(30, 20))
+    (tmp_path / "0.seg").write_bytes(left)
+    (tmp_path / "3.seg").write_bytes(left)
+    table = open_table(tmp_path, TableOptions())
+    assert sum(len(part.block) for part in read_table(table)) == 50
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "3.seg" in caplog.text and "left out" in caplog.text
+    with pytest.raises(DataError, match=r"3\.seg"):
+        open_table(tmp_path / "3.seg", TableOptions())
+    for name in ("1.seg", "2.seg"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="no segment in it has a whole header"):
+        open_table(tmp_path, TableOptions())
+
+
 def test_a_folder_without_segments_names_those_that_have_some(tmp_path: Path) -> None:
     (tmp_path / "ring/pump-1").mkdir(parents=True)
     written(tmp_path / "ring/pump-1/000001-x.seg", block(7))

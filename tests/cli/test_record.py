@@ -79,6 +79,36 @@ def test_an_export_to_csv_reads_back_the_same(tocsin: Tocsin, recorded: Path, tm
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.csv"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_an_export_to_csv_keeps_every_digit_and_any_unit(tocsin: Tocsin, tmp_path: Path, precision: str) -> None:
+    random = np.random.default_rng(0)
+    sent = np.concatenate(
+        [10.0 ** random.uniform(-30, 14, (200, 2)), [[0.1, 1 / 3], [np.nan, -0.0], [1e-45, 2**49 + 1]]]
+    )
+    channels = (Channel("speed", "m, s"), Channel("flow", 'l "net", min'))
+    (tmp_path / "rec").mkdir()
+    writer = SegmentWriter(tmp_path / "rec/1.seg", Header("pump-1", channels, precision))
+    writer.append(SampleBlock(1.7e9 + np.arange(len(sent)), sent))
+    writer.close()
+    assert tocsin("record", "export", tmp_path / "rec", "-o", tmp_path / "out.csv")[0] == 0
+    table = open_table(tmp_path / "out.csv", TableOptions())
+    assert table.channels == channels
+    np.testing.assert_array_equal(values(tmp_path / "out.csv").astype(precision), sent.astype(precision))
+    assert "0.1," in (tmp_path / "out.csv").read_text()
+
+
+def test_a_segment_that_is_torn_is_named_and_the_others_listed(
+    tocsin: Tocsin, recorded: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for torn in ("ring/pump-1/00000009-x.seg", "ring/fan-2/00000001-x.seg"):
+        (recorded / torn).parent.mkdir(exist_ok=True)
+        (recorded / torn).write_bytes(b"TOC")
+    code, out, _ = tocsin("record", "list", recorded, "--json")
+    (found,) = json.loads(out)
+    assert (code, found["stream"], found["segments"]) == (0, "pump-1", 1)
+    assert "00000009-x.seg" in caplog.text and "fan-2" in caplog.text
+
+
 def test_an_export_to_parquet_reads_back_the_same_or_says_what_is_missing(
     tocsin: Tocsin, recorded: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,8 @@ from tocsin.recorder import Recorder
 from tocsin.recorder.settings import RecordingSettings
 from tocsin.recorder.source import RecordedSource
 from tocsin.recordings import TableOptions, open_table, read_table
-from tocsin.recordings.segment import find_segments, read_blocks, read_header
+from tocsin.recordings.segment import Header, find_segments, read_blocks, read_headers
+from tocsin.recordings.table import SegmentTable
 from tocsin.records import SampleBlock
 
 LOOK_S = 0.1  # between two looks whether all have ended
@@ -137,7 +138,8 @@ def list_(folder: Path, as_json: bool) -> None:
     Example:
       tocsin record list recordings
     """
-    found = [_about(path) for path in sorted({file.parent for file in folder.rglob("*.seg")})]
+    folders = sorted({file.parent for file in folder.rglob("*.seg")})
+    found = [_about(path, headers) for path in folders if (headers := read_headers(find_segments(path)))]
     if as_json:
         click.echo(json.dumps([each for each in found if each["rows"]], indent=1))
         return
@@ -150,24 +152,24 @@ def list_(folder: Path, as_json: bool) -> None:
     click.echo(f"next: tocsin record export {found[0]['folder']} --out recording.csv", err=True)
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    files = find_segments(folder)
+def _about(folder: Path, headers: dict[Path, Header]) -> dict[str, Any]:
+    newest = list(headers.values())[-1]
     rows, first_s, last_s = 0, math.inf, -math.inf
-    for file in files:
+    for file in headers:
         for block in read_blocks(file):
             if len(block):
                 rows += len(block)
                 first_s, last_s = min(first_s, float(block.time_s.min())), max(last_s, float(block.time_s.max()))
-    channels = [f"{c.name} [{c.unit}]" if c.unit else c.name for c in read_header(files[-1]).channels]
+    channels = [f"{c.name} [{c.unit}]" if c.unit else c.name for c in newest.channels]
     return {
         "folder": str(folder),
-        "stream": read_header(files[-1]).stream,
-        "snapshot": read_header(files[-1]).snapshot or None,
+        "stream": newest.stream,
+        "snapshot": newest.snapshot or None,
         "from": _clock(first_s),
         "to": _clock(last_s),
         "rows": rows,
-        "segments": len(files),
-        "bytes": sum(file.stat().st_size for file in files),
+        "segments": len(headers),
+        "bytes": sum(file.stat().st_size for file in headers),
         "channels": channels,
     }
 
@@ -209,11 +211,8 @@ def export(source: Path, out: Path, start_s: float | None, end_s: float | None) 
 
     table = open_table(source, TableOptions())
     blocks: Iterator[SampleBlock] = (part.block for part in read_table(table))
-    rows = write(
-        out,
-        table.channels,
-        between(blocks, -math.inf if start_s is None else start_s, math.inf if end_s is None else end_s),
-    )
+    chosen = between(blocks, -math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
+    rows = write(out, table.channels, chosen, table.precision if isinstance(table, SegmentTable) else "float64")
     click.echo(f"{rows} samples in {out}")
     if not rows:
         raise DataError(f"{source}: no samples in that time: see tocsin record list {source}")

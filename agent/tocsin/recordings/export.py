@@ -1,9 +1,10 @@
 """Recordings → one file of a form that other programs read: CSV, or Parquet where pyarrow is installed.
 
-Rules: `time` is ISO 8601 in UTC in CSV, and a timestamp in Parquet; a missing value is empty. The file appears under
-its name only when it is whole.
+Rules: `time` is ISO 8601 in UTC in CSV, and a timestamp in Parquet; a missing value is empty. A number in CSV has the
+digits that bring it back in the precision it was recorded in. The file appears under its name only when it is whole.
 """
 
+import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from tocsin.errors import TocsinError
 from tocsin.recordings.forms import iso_stamps
-from tocsin.records import Channel, SampleBlock
+from tocsin.recordings.segment import Precision
+from tocsin.records import Channel, Floats, SampleBlock
 
 
 def between(blocks: Iterable[SampleBlock], start_s: float, end_s: float) -> Iterator[SampleBlock]:
@@ -22,13 +24,16 @@ def between(blocks: Iterable[SampleBlock], start_s: float, end_s: float) -> Iter
             yield block.part(inside)
 
 
-def export(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock]) -> int:
+def export(
+    path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock], precision: Precision = "float64"
+) -> int:
     """Writes samples; gives how many.
 
     Args:
         path: `.csv` or `.parquet`.
         channels: columns of the blocks.
         blocks: in order.
+        precision: of the values.
 
     Raises:
         TocsinError: another ending, no pyarrow, or it cannot be written.
@@ -37,7 +42,7 @@ def export(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlo
         raise TocsinError(f"{path}: expected a name that ends in .csv or .parquet")
     part = path.with_name(path.name + ".part")
     try:
-        rows = (_csv if path.suffix == ".csv" else _parquet)(part, channels, blocks)
+        rows = _csv(part, channels, blocks, precision) if path.suffix == ".csv" else _parquet(part, channels, blocks)
         part.replace(path)
     except OSError as error:
         raise TocsinError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -50,16 +55,25 @@ def _names(channels: tuple[Channel, ...]) -> list[str]:
     return ["time", *(f"{c.name} [{c.unit}]" if c.unit else c.name for c in channels)]
 
 
-def _csv(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock]) -> int:
+def _csv(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock], precision: Precision) -> int:
     rows = 0
-    form = "%s" + ",%.9g" * len(channels) + "\n"
-    with path.open("w", encoding="utf-8") as handle:
-        handle.write(",".join(_names(channels)) + "\n")
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerow(_names(channels))
         for block in blocks:
-            lines = zip(iso_stamps(block.time_s), *block.values.T.tolist(), strict=True)
-            handle.write("".join(form % line for line in lines).replace("nan", ""))
+            columns = (_numbers(column, precision) for column in block.values.T)
+            handle.writelines(",".join(cells) + "\n" for cells in zip(iso_stamps(block.time_s), *columns, strict=True))
             rows += len(block)
     return rows
+
+
+def _numbers(column: Floats, precision: Precision) -> list[str]:
+    """The shortest text of each that reads back the same; empty where it is missing."""
+    if precision == "float32":
+        with np.errstate(over="ignore"):
+            texts = column.astype(np.float32).astype("U16").tolist()
+    else:
+        texts = list(map(repr, column.tolist()))
+    return ["" if text == "nan" else text for text in texts]
 
 
 def _parquet(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleBlock]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tocsin.errors import DataError
 from tocsin.recordings.read import BLOCK_LINES, read_text
-from tocsin.recordings.segment import SUFFIX, Header, find_segments, read_blocks, read_header
+from tocsin.recordings.segment import SUFFIX, Header, find_segments, read_blocks, read_header, read_headers
 from tocsin.recordings.sniff import open_text
 from tocsin.recordings.table import AnyTable, SegmentTable, TableBlock, TableOptions
 from tocsin.records import Channel, Floats
@@ -60,14 +60,18 @@ def _open_segments(path: Path, options: TableOptions, channels: tuple[Channel, .
             else "expected a CSV file, or the folder of a recorded stream"
         )
         raise DataError(f"{path}: no {SUFFIX} file in this folder: {hint}")
-    headers = [read_header(file) for file in files]
-    wanted = channels if channels is not None else headers[0].channels
+    headers = read_headers(files) if len(files) > 1 else {files[0]: read_header(files[0])}
+    if not headers:
+        raise DataError(f"{path}: no segment in it has a whole header: nothing can be read")
+    first_file, first = next(iter(headers.items()))
+    wanted = channels if channels is not None else first.channels
     if channels is None and options.columns is not None:
-        wanted = tuple(headers[0].channels[_place(files[0], headers[0], Channel(name))] for name in options.columns)
-    picked = [
-        tuple(_place(file, header, channel) for channel in wanted) for file, header in zip(files, headers, strict=True)
-    ]
-    return SegmentTable(path, tuple(files), tuple(picked), wanted, options.rate_hz)
+        wanted = tuple(first.channels[_place(first_file, first, Channel(name))] for name in options.columns)
+    picked = [tuple(_place(file, header, channel) for channel in wanted) for file, header in headers.items()]
+    narrow = all(header.precision == "float32" for header in headers.values())
+    return SegmentTable(
+        path, tuple(headers), tuple(picked), wanted, options.rate_hz, "float32" if narrow else "float64"
+    )
 
 
 def _place(file: Path, header: Header, wanted: Channel) -> int:

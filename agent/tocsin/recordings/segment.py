@@ -9,16 +9,17 @@ payload  = the first: JSON, see `Header`
 `step` is by how many seconds the clock was set before the first sample. A value that its source called bad is a NaN of
 its own, `BAD`: to who does not know it, it is missing like any other.
 
-Rules: a file is read up to the first frame that is not whole; what lies behind it was never promised. A frame that
-could not be written is taken back, so that the next one follows the last whole one. No length in a file is trusted
-before the sum agrees, nor beyond `MAX_FRAME`.
+Rules: a file is read up to the first frame that is not whole; what lies behind it was never promised, and among others
+a file without a whole header is left out with a warning. A frame that could not be written is taken back, so that the
+next one follows the last whole one. No length in a file is trusted before the sum agrees, nor beyond `MAX_FRAME`.
 """
 
 import json
+import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -29,6 +30,8 @@ from numpy.typing import NDArray
 from tocsin.errors import DataError
 from tocsin.records import Bools, Channel, SampleBlock
 
+log = logging.getLogger(__name__)
+
 MAGIC = b"TOCSEG1\n"
 SUFFIX = ".seg"
 MAX_FRAME = 1 << 24  # bytes of payload
@@ -38,6 +41,10 @@ BAD = {"float32": 0x7FC00001, "float64": 0x7FF8000000000001}
 
 Precision = Literal["float32", "float64"]
 _TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+
+
+class _TornError(DataError):
+    """There is no whole header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,21 @@ def read_header(path: Path) -> Header:
         return _header(path, handle)
 
 
+def read_headers(paths: Iterable[Path]) -> dict[Path, Header]:
+    """What each segment says, in order; those without a whole header, as a power cut leaves them, are left out.
+
+    Raises:
+        DataError: one is of a newer version, or cannot be read.
+    """
+    found = {}
+    for path in paths:
+        try:
+            found[path] = read_header(path)
+        except _TornError as error:
+            log.warning("%s: it is left out", error)
+    return found
+
+
 def read_blocks(path: Path) -> Iterator[SampleBlock]:
     """The samples, a frame at a time, values as float64; ends at the first frame that is not whole.
 
@@ -248,10 +270,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _header(path: Path, handle: IO[bytes]) -> Header:
     if handle.read(len(MAGIC)) != MAGIC:
-        raise DataError(f"{path}: this is no segment of a recording, or its header was cut off")
+        raise _TornError(f"{path}: this is no segment of a recording, or its header was cut off")
     payload = next(_frames(path, handle), None)
     if payload is None:
-        raise DataError(f"{path}: its header was cut off: nothing in it can be read")
+        raise _TornError(f"{path}: its header was cut off: nothing in it can be read")
     try:
         return Header.decode(payload)
     except ValueError as error:

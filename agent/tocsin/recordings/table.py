@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tocsin.recordings.clock import CoarseClock
+from tocsin.recordings.segment import Precision
 from tocsin.records import Bools, Channel, SampleBlock
 
 
@@ -71,6 +72,7 @@ class SegmentTable:
         picked: for each, the columns of the channels.
         channels: that are read.
         rate_hz: rows a second, when the times are not to be used.
+        precision: of the values: the widest of all segments.
     """
 
     path: Path
@@ -78,6 +80,7 @@ class SegmentTable:
     picked: tuple[tuple[int, ...], ...]
     channels: tuple[Channel, ...]
     rate_hz: float | None
+    precision: Precision
 
 
 AnyTable = Table | SegmentTable
