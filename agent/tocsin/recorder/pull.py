@@ -21,6 +21,7 @@ from tocsin.recordings.segment import cut_tail
 
 CHUNK = 1 << 18
 CONNECT_TIMEOUT_S = 15
+ALIVE_S, ALIVE_COUNT = 10, 3  # a link that is silent for so long, so often, is dead
 LIST_TIMEOUT_S = 120.0
 MOST_LINES = 1_000_000
 _LINE = re.compile(r"\s*(\d{1,15}) \./((?:ring|snapshots)/[A-Za-z0-9][\w.-]{0,127}/[A-Za-z0-9][\w.-]{0,127}\.seg)")
@@ -53,12 +54,16 @@ class Shell:
     def __init__(self, host: str | None, control: Path) -> None:
         if host is not None and (not host or host.startswith("-") or re.search(r"\s", host)):
             raise TocsinError(f"{host!r}: expected [user@]host, a folder here, or [user@]host:folder")
-        shared = ("-o", "ControlMaster=auto", "-o", f"ControlPath={control}/%C", "-o", "ControlPersist=15")
-        self._before = (
-            ["sh", "-c"]
-            if host is None
-            else ["ssh", "-T", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}", *shared, "--", host]
-        )
+        options = {
+            "ConnectTimeout": CONNECT_TIMEOUT_S,
+            "ServerAliveInterval": ALIVE_S,
+            "ServerAliveCountMax": ALIVE_COUNT,
+            "ControlMaster": "auto",
+            "ControlPath": f"{control}/%C",
+            "ControlPersist": 15,
+        }
+        given = (word for name, value in options.items() for word in ("-o", f"{name}={value}"))
+        self._before = ["sh", "-c"] if host is None else ["ssh", "-T", *given, "--", host]
         self.name = host or "this machine"
 
     def start(self, command: str) -> "subprocess.Popen[bytes]":
