@@ -198,6 +198,32 @@ def test_how_a_group_is_shown_follows_from_its_rate(tmp_path: Path) -> None:
     assert shown[500.0][1:] == (("rms", "crest"), 512)
 
 
+@pytest.mark.parametrize("seconds", [70, 250])
+def test_floors_of_features_come_from_the_training_part_alone(tmp_path: Path, seconds: int) -> None:
+    """Files of a minute are split together, longer ones each by itself."""
+    load, at = np.arange(seconds) % 7, np.arange(seconds * 64) / 64
+    floors = {}
+    for later in (1.0, 100.0):
+        mains, fasts = [], []
+        for n in range(2):
+            mains.append(tmp_path / f"main-{n}.csv")
+            mains[n].write_text("time,load\n" + "".join(f"{t},{v}\n" for t, v in enumerate(load.tolist())))
+            loud = np.ones(len(at))
+            if seconds == 70:
+                loud[at > 28] = later if n else 1.0  # the last 30 % of both files lie in the second
+            else:
+                loud[at > 175] = later
+            values = loud * np.random.default_rng(n).normal(size=len(at))
+            fasts.append(tmp_path / f"fast-{n}.csv")
+            lines = (f"{t:.5f},{v:.4f}\n" for t, v in zip(at.tolist(), values.tolist(), strict=True))
+            fasts[n].write_text("time,x\n" + "".join(lines))
+        options = TrainOptions(tuple(mains), tmp_path, "motor", groups={"fast": tuple(fasts)}, window=8, hop=1)
+        groups = rate_groups.load(options).groups
+        assert groups is not None and groups.groups[1].features
+        floors[later] = groups.groups[1].to_json()
+    assert floors[1.0] == floors[100.0]
+
+
 def test_the_user_may_choose_features_alignment_age_and_grid(tmp_path: Path) -> None:
     asked = {
         "fast": GroupOptions(features=("log_mel",), frame_s=2.0, max_age_s=3.0),

@@ -331,6 +331,23 @@ def test_train_takes_the_settings_of_a_search(
     assert (manifest.length, manifest.hop) == (settings["window"], settings["hop"])
 
 
+def test_rate_groups_are_searched_as_they_are_joined_and_other_joins_are_another_study(
+    normal: Path, tmp_path: Path
+) -> None:
+    at = np.arange(8 * ROWS) / 8
+    fast, file = tmp_path / "fast.csv", tmp_path / "frame.yaml"
+    values = np.random.default_rng(1).normal(size=len(at)).tolist()
+    fast.write_text("time,x\n" + "".join(f"{t:.3f},{v:.4f}\n" for t, v in zip(at.tolist(), values, strict=True)))
+    arguments = ["tune", "-d", str(normal), "--group", f"fast={fast}", "--out", str(tmp_path / "out")]
+    arguments += ["--families", "t2", "--window", "8", "--trials", "1", "-q"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "--data … --group fast=…" in done.stdout
+    file.write_text("version: 1\ngroups: {fast: {frame_s: 4}}\n")
+    done = CliRunner().invoke(cli, [*arguments, "--config", str(file)])
+    assert isinstance(done.exception, ConfigError) and "made for other groups" in str(done.exception)
+
+
 def test_every_choice_of_the_space_is_a_file_that_train_understands(data: ds.Dataset, tmp_path: Path) -> None:
     from tocsin.config_file import read_settings
     from tocsin_trainer.cli import TrainSettings

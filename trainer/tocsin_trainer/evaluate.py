@@ -125,8 +125,14 @@ def play(
 
 
 def _whole(stretches: tuple[Stretch, ...]) -> tuple[Floats, Floats]:
-    """(m,) times and (m, C) values of all rows."""
-    return np.concatenate([s.rows.time_s for s in stretches]), np.concatenate([s.rows.values for s in stretches])
+    """(m,) times and (m, C) values of all rows, each read once into its place."""
+    time_s = np.empty(sum(map(len, stretches)))
+    rows = np.empty((len(time_s), stretches[0].read(0, 1).values.shape[1]))
+    done = 0
+    for block in (block for stretch in stretches for block in stretch.blocks()):
+        time_s[done : done + len(block)], rows[done : done + len(block)] = block.time_s, block.values
+        done += len(block)
+    return time_s, rows
 
 
 def course(stretches: tuple[Stretch, ...]) -> tuple[Floats, Floats]:

@@ -4,10 +4,12 @@
 main.csv       1 Hz ─ load ─► rows ─────────────────────────────┐
 vibration.csv  4 kHz ─ load ─► rows ─ frames ─ features, fitted ─┴ join, as the device does ─► Dataset
 ```
-Rules: each group is read, checked and graded by itself; features get their floors from the first part of each file, the
-one that models are trained on; what joins the groups is `tocsin.core.join`, the agent's own code.
+Rules: each group is read, checked and graded by itself; features get their floors from the rows that models are trained
+on, and as only joining shows which these are, groups with features are joined twice; what joins them is
+`tocsin.core.join`, the agent's own code.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +66,11 @@ def load(options: TrainOptions) -> ds.Dataset:
         )
         for name in names
     }
-    groups, choices = choose_groups(sources, options)
+    groups, choices = choose_groups(sources, options, {name: source.stretches for name, source in sources.items()})
     made = _joined(sources, groups, files)
+    if any(group.features for group in groups.groups):
+        groups, choices = choose_groups(sources, options, dict(_train_parts(sources, groups, made, options)))
+        made = _joined(sources, groups, files)
     return replace(made, choices=(*_told(sources), *choices))
 
 
@@ -131,12 +136,15 @@ def golden_join(data: ds.Dataset) -> GoldenJoin | None:
     return GoldenJoin(tuple(samples), rows) if len(rows) else None
 
 
-def choose_groups(sources: Mapping[str, ds.Dataset], options: TrainOptions) -> tuple[RateGroups, tuple[Choice, ...]]:
+def choose_groups(
+    sources: Mapping[str, ds.Dataset], options: TrainOptions, train: Mapping[str, tuple[Stretch, ...]]
+) -> tuple[RateGroups, tuple[Choice, ...]]:
     """How the groups come together, with floors fitted, and why so.
 
     Args:
         sources: recordings of each group.
         options: what the user asked for.
+        train: of each group, the rows that floors are fitted on.
 
     Raises:
         ConfigError: features that do not fit, or alignment of a channel that is not there.
@@ -154,7 +162,8 @@ def choose_groups(sources: Mapping[str, ds.Dataset], options: TrainOptions) -> t
     choices = [Choice("grid", f"{grid_hz:.4g} Hz, by group {base}", why)]
     made = []
     for name in names:
-        group, choice = _group(name, sources[name], grid_hz, every == 1 and name == base, _settings(options, name))
+        sets_grid = every == 1 and name == base
+        group, choice = _group(name, sources[name], grid_hz, sets_grid, _settings(options, name), train[name])
         made.append(group)
         choices.append(choice)
     _check_names(made)
@@ -173,7 +182,14 @@ def _no_groups(options: TrainOptions) -> None:
         raise ConfigError("groups: settings of rate groups, and no group is given: add --group NAME=FILE")
 
 
-def _group(name: str, source: ds.Dataset, grid_hz: float, sets_grid: bool, asked: GroupOptions) -> tuple[Group, Choice]:
+def _group(
+    name: str,
+    source: ds.Dataset,
+    grid_hz: float,
+    sets_grid: bool,
+    asked: GroupOptions,
+    train: tuple[Stretch, ...],
+) -> tuple[Group, Choice]:
     rate, channels = source.sample_rate_hz, source.channels
     ratio = rate / grid_hz
     age_s = asked.max_age_s or MAX_AGE_ROWS / min(rate, grid_hz)
@@ -197,24 +213,26 @@ def _group(name: str, source: ds.Dataset, grid_hz: float, sets_grid: bool, asked
     least = max(ratio, FRAME_S * rate if rate >= ds.VIBRATION_HZ else 1)
     frame = min(MAX_FRAME, 2 ** int(np.ceil(np.log2(max(least, 2)))))
     frame = frame if asked.frame_s is None else max(2, round(asked.frame_s * rate))
-    steps = _features(name, shown, source, frame)
+    steps = _features(name, shown, rate, train, frame)
     group = Group(name, channels, rate, gap_s, age_s, (HOLD,) * len(channels), frame, steps)
     told = f"{', '.join(shown)} of {frame} rows ({frame / rate:.3g} s): {group.each} numbers a channel"
     return group, Choice(f"group {name}", told, why)
 
 
-def _features(name: str, shown: tuple[FeatureName, ...], source: ds.Dataset, frame: int) -> tuple[Step, ...]:
-    """Steps with floors from the first part of each file."""
-    parts = tuple(part for file in _by_file(source) for part in _first(file, ds.PARTS[0]) if len(part) >= frame)
+def _features(
+    name: str, shown: tuple[FeatureName, ...], rate_hz: float, train: tuple[Stretch, ...], frame: int
+) -> tuple[Step, ...]:
+    """Steps with floors from these rows."""
+    parts = tuple(part for part in train if len(part) >= frame)
     if not parts:
         raise DataError(
-            f"group {name}: no unbroken stretch of {frame} rows in the first {ds.PARTS[0]:.0%} of its recordings: "
-            "record for longer, or choose a shorter frame_s"
+            f"group {name}: no unbroken stretch of {frame} rows to fit its features on: record for longer, or choose a "
+            "shorter frame_s"
         )
-    most = ds.most_windows(frame, len(source.channels), FRAMES)
+    most = ds.most_windows(frame, parts[0].read(0, 1).values.shape[1], FRAMES)
     frames = ds.some_windows(parts, frame, frame, min(most, FRAMES), 0)
     try:
-        steps = [feature_step(each, frames, source.sample_rate_hz, InputOptions()) for each in shown]
+        steps = [feature_step(each, frames, rate_hz, InputOptions()) for each in shown]
         step = steps[0] if len(steps) == 1 else Stack(tuple((step,) for step in steps))
         step.rows(frame)
     except (ValueError, ConfigError) as error:
@@ -222,18 +240,28 @@ def _features(name: str, shown: tuple[FeatureName, ...], source: ds.Dataset, fra
     return (step,)
 
 
-def _by_file(source: ds.Dataset) -> Iterator[tuple[Stretch, ...]]:
-    for index in sorted({stretch.file for stretch in source.stretches}):
-        yield tuple(stretch for stretch in source.stretches if stretch.file == index)
+def _train_parts(
+    sources: Mapping[str, ds.Dataset], groups: RateGroups, made: ds.Dataset, options: TrainOptions
+) -> Iterator[tuple[str, tuple[Stretch, ...]]]:
+    """Of each group the rows that the joined rows of the training part are made of."""
+    length, hop, _ = ds.choose_window(made, options.window, options.hop)
+    spans = [
+        (stretch.file, *(float(stretch.read(row, row + 1).time_s[0]) for row in (0, len(stretch) - 1)))
+        for stretch in ds.split(made, length, hop).train
+    ]
+    for group in groups.groups:
+        reach_s = group.frame / group.sample_rate_hz if group.features else 0.0
+        parts = []
+        for stretch in sources[group.name].stretches:
+            for file, first_s, last_s in spans:
+                if file == stretch.file:
+                    parts.append(stretch.part(_place(stretch, first_s - reach_s), _place(stretch, last_s)))
+        yield group.name, tuple(part for part in parts if len(part))
 
 
-def _first(stretches: tuple[Stretch, ...], part: float) -> Iterator[Stretch]:
-    """The first part of the rows."""
-    left = round(part * sum(map(len, stretches)))
-    for stretch in stretches:
-        if left > 0:
-            yield stretch.part(0, min(left, len(stretch)))
-        left -= len(stretch)
+def _place(stretch: Stretch, time_s: float) -> int:
+    """How many of its rows come up to a time, by a few reads."""
+    return bisect_right(range(len(stretch)), time_s, key=lambda row: float(stretch.read(row, row + 1).time_s[0]))
 
 
 def _check_names(groups: list[Group]) -> None:

@@ -91,6 +91,7 @@ def tune(
       tocsin tune --data normal.csv
       tocsin tune --data normal.csv --minutes 30 --jobs 2 --max-kib 64 --max-ms 5
       tocsin tune --data normal.csv --families t2,pca,conv_ae --study /mnt/shared/pump-1.log
+      tocsin tune --data process.csv --group vibration=vibration.csv
     """
     begin = time.monotonic()
     unset = train.make_context("train", ["--data", "-"]).params  # what nobody gave
@@ -113,7 +114,7 @@ def tune(
     if as_json:
         click.echo((out / "tune.json").read_text(), nl=False)
         return
-    show.summary(made, out)
+    show.summary(made, out, options.groups)
 
 
 def _loaded() -> Any:

@@ -141,7 +141,9 @@ def _subject(data: ds.Dataset, found: Space) -> dict[str, Any]:
         files = [[path.name, path.stat().st_size] for path in base.files]
     except OSError as error:
         raise TocsinError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    joined = {} if data.groups is None else {"groups": data.groups.to_json()}
     return {
+        **joined,
         "recordings": [*files, len(data), [channel.name for channel in data.channels], data.sample_rate_hz],
         "search": {**found.knobs, "hop": found.hop},
         "settings": {

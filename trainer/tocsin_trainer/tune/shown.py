@@ -1,6 +1,7 @@
 """What a search shows in the terminal: a line a trial, and the front at the end."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -20,8 +21,8 @@ def line(trial: Trial) -> None:
     sys.stderr.flush()
 
 
-def summary(outcome: Outcome, folder: Path) -> None:
-    """The front, what to take and why, and the next command."""
+def summary(outcome: Outcome, folder: Path, groups: Iterable[str] = ()) -> None:
+    """The front, what to take and why, and the next command, with a file of each rate group."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     table = Table(box=None, pad_edge=False)
     for head in HEADS:
@@ -35,4 +36,5 @@ def summary(outcome: Outcome, folder: Path) -> None:
     console.print(f"\ntake trial {outcome.chosen.number}, {outcome.chosen.words}", soft_wrap=True, markup=False)
     console.print(f"{outcome.why}.\n\n{HONEST}\n", soft_wrap=True, markup=False)
     console.print(f"report  {folder / 'tune.html'}", soft_wrap=True, markup=False)
-    console.print(f"next    tocsin train --config {folder / 'asset.yaml'} --data …", soft_wrap=True, markup=False)
+    data = " ".join(["--data …", *(f"--group {name}=…" for name in groups)])
+    console.print(f"next    tocsin train --config {folder / 'asset.yaml'} {data}", soft_wrap=True, markup=False)

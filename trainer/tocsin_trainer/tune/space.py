@@ -5,12 +5,12 @@ by itself. No family has a knob of its own for its size: its window decides that
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from tocsin.errors import ConfigError
 from tocsin_trainer import dataset as ds
 from tocsin_trainer import inputs
-from tocsin_trainer.input_settings import DespikeSettings, FeatureName, MedianSettings, StepSettings
+from tocsin_trainer.input_settings import DespikeSettings, FeatureName, MedianSettings, ScalingName, StepSettings
 from tocsin_trainer.models import FAMILIES
 from tocsin_trainer.options import TrainOptions
 
@@ -97,11 +97,11 @@ class Space:
         base, model, length = self.base, str(choice["model"]), int(choice["window"])
         shown, how = base.inputs, base.fitting
         if choice["features"] != GIVEN:
-            features = None if choice["features"] == AUTO else (choice["features"],)
-            shown = replace(shown, features=features)  # type: ignore[arg-type]  # a name out of FEATURES
+            features = None if choice["features"] == AUTO else (cast(FeatureName, choice["features"]),)
+            shown = replace(shown, features=features)
         if choice["scaling"] != GIVEN:
-            scaling = None if choice["scaling"] == AUTO else choice["scaling"]
-            shown = replace(shown, scaling=scaling)  # type: ignore[arg-type]  # a name out of SCALING
+            scaling = None if choice["scaling"] == AUTO else cast(ScalingName, choice["scaling"])
+            shown = replace(shown, scaling=scaling)
         if choice["clean"] != GIVEN:
             shown = replace(shown, clean=CLEAN[str(choice["clean"])])
         if choice.get("augment", GIVEN) != GIVEN:
