@@ -20,12 +20,14 @@ from tocsin.alarms.limits import ChannelOverride
 from tocsin.alarms.quality import CHECKS, condition
 from tocsin.alarms.rules import Rule
 from tocsin.alarms.watch import Prior
+from tocsin.core.groups import GROUP_NAME
 from tocsin.errors import ConfigError
 from tocsin.recorder.settings import RecordingSettings
-from tocsin.settings import CHANNEL_KEY, FilePath, Seconds, Settings
+from tocsin.settings import CHANNEL_KEY, FilePath, Seconds, Settings, given_twice
 from tocsin.sources import AnySource, SourceSettings
 
 TOPIC_ID = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
+LONGEST_ID = 64  # of an asset, a rule, an alarm
 Id = Annotated[str, Field(pattern=TOPIC_ID, description="lower-case letters, digits and hyphens, 1 to 64")]
 
 
@@ -117,6 +119,14 @@ class QualitySettings(Settings):
     )
     channels: tuple[ChannelQualitySettings, ...] = Field((), description="limits of single channels")
 
+    @field_validator("channels")
+    @classmethod
+    def _have_names_of_their_own(cls, value: tuple[ChannelQualitySettings, ...]) -> tuple[ChannelQualitySettings, ...]:
+        twice = given_twice(channel.name for channel in value)
+        if twice:
+            raise ValueError(f"the channel {twice[0]!r} is given twice: put all that is said of it under one")
+        return value
+
     def alarm_ids(self, asset: str) -> tuple[str, ...]:
         """Of all its conditions."""
         return tuple(condition(asset, check) for check in CHECKS) if self.enabled else ()
@@ -173,6 +183,28 @@ class AssetSettings(Settings):
     def _one_or_several(self) -> "AssetSettings":
         if (self.source is None) != bool(self.sources):
             raise ValueError("expected `source:`, or `sources:` with one for each rate group of the bundle")
+        return self
+
+    @field_validator("sources")
+    @classmethod
+    def _are_groups(cls, value: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        wrong = [name for name in value if not re.fullmatch(GROUP_NAME, name)]
+        if wrong:  # its recordings get a folder of that name
+            raise ValueError(
+                "expected the name of a rate group for each: lower-case letters, digits, hyphens and underscores, "
+                f"a letter first, at most 63; got {wrong[0][:80]!r}: write it as `tocsin model info` shows it"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _alarms_have_short_ids(self) -> "AssetSettings":
+        longest = max(self.alarm_ids(), key=len)
+        if len(longest) > LONGEST_ID:
+            key = "id" if longest.removeprefix(f"{self.id}-") in ("anomaly", *CHECKS) else "rules"
+            raise ValueError(
+                f"{key}: expected ids of alarms of at most {LONGEST_ID} characters, got {longest!r} "
+                f"({len(longest)}): shorten the id of the asset{' or of the rule' * (key == 'rules')}"
+            )
         return self
 
     def streams(self) -> dict[str, SourceSettings]:
@@ -234,12 +266,10 @@ class AgentSettings(Settings):
 
     @model_validator(mode="after")
     def _assets_have_names_of_their_own(self) -> "AgentSettings":
-        ids = [asset.id for asset in self.assets]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
+        twice = given_twice(asset.id for asset in self.assets)
         if twice:
             raise ValueError(f"assets: the id {twice[0]!r} is given twice")
-        alarms = [alarm for asset in self.assets for alarm in asset.alarm_ids()]
-        if len(set(alarms)) < len(alarms):
-            twice = sorted({alarm for alarm in alarms if alarms.count(alarm) > 1})
+        twice = given_twice(alarm for asset in self.assets for alarm in asset.alarm_ids())
+        if twice:
             raise ValueError(f"rules: two alarms would have the id {twice[0]!r}: give the rule another id")
         return self

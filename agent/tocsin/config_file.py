@@ -215,7 +215,7 @@ def _explain(errors: list[ErrorDetails], document: _Document, path: Path, kind: 
             expected, tag = first["ctx"]["expected_tags"], first["ctx"]["tag"]
             text = f"{_dotted((*keys, _tag(first)))}: expected one of {expected}, got {tag!r}"
         case _:
-            said = first["msg"].removeprefix("Value error, ")
+            said = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             shown = repr(first["input"])[:60] if isinstance(first["input"], str | int | float | bool | None) else ""
             text = f"{_dotted(keys)}: {said[:1].lower()}{said[1:]}" if keys else said
             text += f", got {shown}" if shown and keys else ""

@@ -4,15 +4,18 @@
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from tocsin.recordings import split_unit
 from tocsin.records import Channel
 
 CHANNEL_KEY = r"^[a-z][a-z0-9_]*$"
+TIME_COLUMN = "time"  # of every recording
 DURATIONS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -41,10 +44,15 @@ Seconds = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error."""
+def given_twice(names: Iterable[str]) -> list[str]:
+    """Names that stand more than once, in alphabetical order."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is an error, and so is a number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ChannelSettings(Settings):
@@ -52,6 +60,13 @@ class ChannelSettings(Settings):
 
     name: str = Field(pattern=CHANNEL_KEY, description="of the channel: lower-case letters, digits and _")
     unit: str = Field("", description="of measure, as the operator reads it")
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value == TIME_COLUMN:
+            raise ValueError(f"expected another name: {TIME_COLUMN} is the column of the stamps in every recording")
+        return value
 
     def channel(self) -> Channel:
         """As it flows."""

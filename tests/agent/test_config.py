@@ -106,6 +106,26 @@ def test_a_relative_path_starts_at_the_file_it_stands_in(tmp_path: Path, monkeyp
             r"channels\[0\].nmae is not a key: did you mean 'name'",
         ),
         ("files: [a.csv]", "files: []", r"source.files: .*at least 1"),
+        ("files: [a.csv]", "files: [a.csv], speed: .inf", r"source.speed: expected a finite number, got inf"),
+        ("files: [a.csv]", "files: [a.csv], rate_hz: .nan", r"source.rate_hz: expected a finite number, got nan"),
+        ("host: file", "host: file, health_interval_s: .inf", r"mqtt.health_interval_s: expected a finite number"),
+        ("{type: replay, files: [a.csv]}", "{type: synthetic, channels: [time]}", r"channels\[0\].name: .*'time'"),
+        (
+            "    source: {type: replay, files: [a.csv]}",
+            "    sources: {../../x: {type: replay, files: [a.csv]}}",
+            r"yaml:6:5: assets\[0\].sources: expected the name of a rate group .*'../../x'",
+        ),
+        (
+            "pump.tocsin",
+            "p.tocsin\n    quality: {channels: [{name: a}, {name: a, min: 1}]}",
+            r"channels: .*'a' .*twice",
+        ),
+        ("id: pump-1", f"id: {'a' * 60}", r"assets\[0\]: id: .* at most 64 characters, got 'a{60}-.*shorten the id"),
+        (
+            "pump.tocsin",
+            f"p.tocsin\n    rules: [{{id: {'r' * 60}, when: a > 1}}]",
+            r"assets\[0\]: rules: .*at most 64 .*'pump-1-r{60}' \(67\).* or of the rule",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_is_expected(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -90,3 +90,20 @@ def test_a_configuration_loads_only_the_module_that_it_names() -> None:
 def test_the_schema_of_the_file_knows_every_source() -> None:
     source = AgentSettings.model_json_schema()["$defs"]["AssetSettings"]["properties"]["source"]
     assert set(source["anyOf"][0]["discriminator"]["mapping"]) == set(SOURCES)
+
+
+TWICE = {
+    "can": "rate_hz: 1, dbc: a.dbc, channels: [{name: a, signal: S}, {name: a, signal: T}]",
+    "iio": "rate_hz: 1, device: x, channels: [{name: a, element: in_temp}, {name: a, element: in_voltage0}]",
+    "modbus": "rate_hz: 1, host: h, slaves: [{registers: [{name: a, address: 0}, {name: a, address: 1}]}]",
+    "mqtt": "rate_hz: 1, topic: t, channels: [{name: a, path: x}, {name: a, path: y}]",
+    "opcua": 'rate_hz: 1, url: "opc.tcp://h", channels: [{name: a, node: ns=2;s=A}, {name: a, node: ns=2;s=B}]',
+    "serial": "port: p, channels: [a, a]",
+    "synthetic": "channels: [a, a]",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"replay"}))
+def test_a_channel_that_is_given_twice_is_refused_by_every_source(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"tocsin.yaml:5:\d+: assets\[0\].source: the channel 'a' is given twice"):
+        configured(tmp_path, f"{{type: {kind}, {TWICE[kind]}}}")

@@ -28,6 +28,7 @@ from tocsin.records import Channel, Contribution, Floats, Ints
 Align = Literal["hold", "interpolate", "mean"]
 ALIGNMENTS: tuple[Align, ...] = ("hold", "interpolate", "mean")
 HOLD: Align = "hold"
+GROUP_NAME = r"[a-z][a-z0-9_-]{0,62}"  # in options, settings and the names of recordings
 MAX_GROUPS = 16
 MAX_COLUMNS = 1024
 MAX_FRAME = 1 << 20  # rows

@@ -7,17 +7,17 @@ from typing import Any, TypeVar
 
 import click
 
+from tocsin.core.groups import GROUP_NAME
 from tocsin.recordings.together import MAIN
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-NAME = r"[a-z][a-z0-9_-]{0,62}"
 
 
 def _by_name(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
     groups: dict[str, tuple[Path, ...]] = {}
     for value in values:
         name, equals, file = value.partition("=")
-        if not equals or not file or not re.fullmatch(NAME, name) or name == MAIN:
+        if not equals or not file or not re.fullmatch(GROUP_NAME, name) or name == MAIN:
             raise click.BadParameter(
                 f"{value[:80]!r}: expected NAME=FILE such as vibration=vibration.csv; the name in lower-case letters, "
                 f"digits, hyphens and underscores, other than {MAIN}"

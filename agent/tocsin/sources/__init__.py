@@ -7,14 +7,14 @@ points of the group `tocsin.sources`, so that another package can bring a source
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from tocsin.records import Channel
-from tocsin.settings import Seconds, Settings
+from tocsin.settings import Seconds, Settings, given_twice
 from tocsin.sources.metered import MeteredSource
 from tocsin.sources.source import Source, SourceCounts
 
@@ -46,6 +46,13 @@ class SourceSettings(Settings):
         "ignore: the asset is left out until the next start",
     )
     timeout_s: Seconds = Field(3.0, gt=0, description="longest wait for one answer of the other side")
+
+    @model_validator(mode="after")
+    def _channels_have_names_of_their_own(self) -> Self:
+        twice = given_twice(channel.name for channel in self.given() or ())
+        if twice:
+            raise ValueError(f"the channel {twice[0]!r} is given twice: give each a name of its own")
+        return self
 
     def given(self) -> tuple[Channel, ...] | None:
         """The channels that it will give; None where only the other side knows."""

@@ -53,13 +53,9 @@ class ModbusSettings(SourceSettings):
     largest_gap: int = Field(16, ge=0, le=125, description="unused registers that are read along to save a request")
 
     @model_validator(mode="after")
-    def _one_way_and_names_of_their_own(self) -> "ModbusSettings":
+    def _one_way_and_each_slave_once(self) -> "ModbusSettings":
         if (self.host is None) == (self.port is None):
             raise ValueError("expected host (TCP) or port (RTU), one of the two")
-        names = [channel.name for channel in self.given()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"slaves: the channel {twice[0]!r} is given twice")
         ids = [slave.id for slave in self.slaves]
         if len(set(ids)) < len(ids):
             raise ValueError("slaves: an id is given twice: put all its registers under one")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tocsin.errors import SourceError
 from tocsin.records import Channel, SampleBlock
@@ -41,13 +41,6 @@ class SerialSettings(SourceSettings):
         "`{name: …, unit: …, scale: 1, offset: 0}`; the bundle's when left out",
     )
     rate_hz: float | None = Field(None, gt=0, description="samples a second; measured when left out")
-
-    @model_validator(mode="after")
-    def _json_has_no_duplicate(self) -> "SerialSettings":
-        names = [channel.name for channel in self.channels or ()]
-        if len(set(names)) < len(names):
-            raise ValueError("channels: a name is given twice")
-        return self
 
     def given(self) -> tuple[Channel, ...] | None:
         """As written."""
