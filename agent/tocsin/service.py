@@ -20,12 +20,13 @@ from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.alarms.lifecycle import AlarmContext, Severity
 from tocsin.config import AgentSettings, AssetSettings
+from tocsin.config_check import check_asset
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
-from tocsin.errors import BundleError, DataError, SourceError, TocsinError
+from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.recording import Recording
 from tocsin.worker import AssetWorker
 
@@ -42,7 +43,7 @@ class Agent:
 
     Raises:
         BundleError: not one asset's bundle can be used.
-        ConfigError: a certificate or password file is missing.
+        ConfigError: an asset's settings do not go with its bundle; a certificate or password file is missing.
         TocsinError: the state folder cannot be used, or another agent uses it.
     """
 
@@ -133,9 +134,9 @@ class Agent:
         return any(worker.broken_off for worker in self.workers)
 
     @property
-    def refused(self) -> bool:
-        """A source that must be there at the start could not be opened."""
-        return any(worker.refused for worker in self.workers)
+    def refused(self) -> TocsinError | None:
+        """Why it cannot go on as it is configured: of a source at its start."""
+        return next((worker.refused for worker in self.workers if worker.refused is not None), None)
 
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
@@ -185,18 +186,24 @@ def run_agent(settings: AgentSettings) -> int:
             signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
     if received:
         return 130 if signal.SIGINT in received else 0
-    if agent.refused:
-        return SourceError.exit_code
+    if agent.refused is not None:
+        return agent.refused.exit_code
     return DataError.exit_code if agent.broken_off else 0
 
 
 def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]:
-    """Every asset's bundle; None, and a line in the log, where it cannot be used."""
+    """Every asset's bundle; None, and a line in the log, where it cannot be used.
+
+    Raises:
+        BundleError: not one of them can be used.
+        ConfigError: an asset's settings do not go with its bundle.
+    """
     bundles: dict[str, Bundle | None] = {}
     failed: BundleError | None = None
-    for asset in assets:
+    for n, asset in enumerate(assets):
         try:
-            bundles[asset.id] = load_bundle(asset.bundle)
+            bundle = bundles[asset.id] = load_bundle(asset.bundle)
+            check_asset(f"assets[{n}]", asset, bundle.manifest)
         except BundleError as error:
             log.error("%s: %s", asset.id, error)
             bundles[asset.id], failed = None, error

@@ -23,7 +23,7 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
-from tocsin.errors import BundleError, SourceError, TocsinError
+from tocsin.errors import BundleError, ConfigError, DataError, SourceError, TocsinError
 from tocsin.feeds import Feed, Feeds
 from tocsin.pipeline import AssetLine, Scored
 from tocsin.records import Change, Channel, SampleBlock, Transition
@@ -55,7 +55,8 @@ class AssetWorker:
     Attributes:
         failing: it could not read, score or load its bundle, and no sample came since.
         broken_off: its recording ended in damage.
-        refused: its source could not be opened at the start, and must be there.
+        refused: why it was given up at its start, where the agent has to end for that: its source has to be there and
+            is not, or gives what the bundle cannot take.
         finished: nothing will come any more.
     """
 
@@ -76,7 +77,7 @@ class AssetWorker:
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
         self._outbox, self._record = outbox, record
         self._count: AlarmCount | None = None
-        self._proved = False
+        self._proved, self._began_whole = False, bundle is not None
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: MeteredSource | None = None
         self._feeds: Feeds | None = None
@@ -91,7 +92,8 @@ class AssetWorker:
         self._last_sample_s: float | None = None
         self._last_error: str | None = None
         self._inference_ms: deque[float] = deque(maxlen=256)
-        self.failing, self.broken_off, self.refused = bundle is None, False, False
+        self.failing, self.broken_off = bundle is None, False
+        self.refused: TocsinError | None = None
         self.finished = threading.Event()
 
     def start(self) -> None:
@@ -189,9 +191,12 @@ class AssetWorker:
                 if self._source is not None and self._source.ended:
                     self.broken_off = True
                     break
+                if isinstance(error, DataError) and self._began_whole and self._samples == 0:
+                    self.refused = ConfigError(str(error))  # waiting mends no channel and no unit
+                    break
                 if isinstance(error, SourceError):
                     longest_s = LONGEST_SOURCE_DELAY_S
-                    if self._gives_up():
+                    if self._gives_up(error):
                         break
             except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
@@ -205,13 +210,13 @@ class AssetWorker:
             delay_s = min(2 * delay_s, longest_s)
         self._close()
 
-    def _gives_up(self) -> bool:
+    def _gives_up(self, error: SourceError) -> bool:
         """The source was never there, and the settings say not to wait for it."""
         settings = self._settings.source
         if settings is None or settings.startup == "retry" or self._source is None or self._source.opened:
             return False
         startup = settings.startup
-        self.refused = startup == "error"
+        self.refused = error if startup == "error" else None
         log.error("%s: given up at the start, as startup: %s says", self.asset, startup)
         return True
 
@@ -326,7 +331,7 @@ class AssetWorker:
                 self._take(got[1], line, got[0])
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True
-            self.refused = any(feed.refused for feed in feeds.each)
+            self.refused = next((feed.refused for feed in feeds.each if feed.refused is not None), None)
             before, over = over, feeds.ended
             for n in sorted(over - before):
                 self._tell_all(line.end(n), line, 0.0)

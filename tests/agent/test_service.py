@@ -19,8 +19,8 @@ from tocsin import worker
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import load_bundle, write_bundle
 from tocsin.delivery.outbox import Outbox
-from tocsin.errors import SourceError
-from tocsin.records import SampleBlock
+from tocsin.errors import ConfigError, SourceError
+from tocsin.records import Channel, SampleBlock
 from tocsin.sources import MeteredSource
 from tocsin.sources.synthetic import SyntheticSource
 
@@ -359,7 +359,13 @@ def test_each_outage_is_logged_once_and_a_source_that_cannot_be_closed_ends_all_
 
 
 def absent(startup: str) -> dict[str, Any]:
-    return {"type": "serial", "port": "/dev/ttyNONE", "rate_hz": 1, "channels": ["a"], "startup": startup}
+    return {
+        "type": "serial",
+        "port": "/dev/ttyNONE",
+        "rate_hz": 1,
+        "channels": ["pressure", "flow"],
+        "startup": startup,
+    }
 
 
 def test_a_source_that_must_be_there_at_the_start_and_is_not_ends_the_agent(agents: Agents) -> None:
@@ -369,13 +375,34 @@ def test_a_source_that_must_be_there_at_the_start_and_is_not_ends_the_agent(agen
     assert "pump-2: given up at the start, as startup: error says" in said
 
 
+class InPsi(SyntheticSource):
+    """Says its units only once it is open, as OPC UA and CAN do."""
+
+    def open(self) -> None:
+        super().open()
+        self.channels = tuple(Channel(channel.name, "psi") for channel in self.channels)
+
+
+def test_a_source_that_turns_out_to_come_in_another_unit_ends_the_agent_with_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, outbox: Outbox
+) -> None:
+    settings = AssetSettings.model_validate(asset())
+    bundle = load_bundle(settings.bundle)
+    source = InPsi(bundle.manifest.channels, rate_hz=1)
+    monkeypatch.setattr(worker, "make_source", lambda *_: MeteredSource(source, "in-psi", None))
+    refusing = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
+    refusing.start()
+    assert refusing.finished.wait(10)
+    assert isinstance(refusing.refused, ConfigError) and "comes in psi" in str(refusing.refused)
+
+
 def test_a_source_that_may_be_missing_leaves_its_asset_out(outbox: Outbox) -> None:
     settings = AssetSettings.model_validate(asset(source=absent("ignore")))
     bundle = load_bundle(settings.bundle)
     left_out = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
     left_out.start()
     assert left_out.finished.wait(10)
-    assert (left_out.refused, left_out.health()[0].state) == (False, "failing")
+    assert (left_out.refused, left_out.health()[0].state) == (None, "failing")
 
 
 def test_a_source_that_is_lost_is_tried_again_within_five_seconds(

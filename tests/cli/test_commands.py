@@ -216,7 +216,33 @@ def test_config_check_opens_what_the_file_names(tocsin: Tocsin, tmp_path: Path) 
     assert code == 0 and json.loads(stdout) == {"config": str(path), "ok": True, "assets": ["pump-1"]}
     path.write_text(path.read_text().replace("faults.csv", "none.csv"))
     code, _, stderr = tocsin("config", "check", "-c", path)
-    assert code == 3 and "none.csv is not there" in stderr
+    assert code == 3 and "none.csv: cannot be read: No such file" in stderr
+
+
+def test_config_check_takes_a_folder_of_recorded_segments_to_replay(tocsin: Tocsin, tmp_path: Path) -> None:
+    out, played = tmp_path / "recordings", a_config(tmp_path)
+    played.write_text(played.read_text().replace("type: replay", "type: replay\n    speed: 0"))
+    assert tocsin("record", "-c", played, "--out", out)[0] == 0
+    path = a_config(tmp_path)
+    path.write_text(path.read_text().replace(str(FAULTS), str(out / "ring/pump-1")))
+    assert tocsin("config", "check", "-c", path)[0] == 0
+    path.write_text(path.read_text().replace("ring/pump-1", "ring"))
+    code, _, stderr = tocsin("config", "check", "-c", path)
+    assert code == 3 and "assets[0].source.files: " in stderr and "name one stream's folder" in stderr
+
+
+@pytest.mark.parametrize("command", [("config", "check"), ("run",)])
+def test_what_a_bundle_cannot_take_ends_with_exit_code_3_in_the_check_and_at_the_start(
+    tocsin: Tocsin, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    path = a_config(tmp_path, f"state_dir: {tmp_path / 'state'}\n")
+    source = {"type": "synthetic", "channels": ["pressure [psi]", "flow [l/min]"], "rate_hz": 1}
+    document = yaml.safe_load(path.read_text())
+    document["assets"][0]["source"] = source
+    path.write_text(yaml.safe_dump(document))
+    code, _, stderr = tocsin(*command, "-c", path)
+    said = f"{path}: assets[0].source.channels: channel 'pressure' comes in psi, the bundle was trained on bar"
+    assert code == 3 and said in stderr
 
 
 def test_config_show_gives_what_config_reads(tocsin: Tocsin, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def test_a_broker_that_is_not_there_is_bad(unused_port: int, examined: Callable[
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ({"type": "synthetic", "channels": ["pressure [kPa]", "flow"], "rate_hz": 1}, "pressure comes in kPa"),
-        ({"type": "synthetic", "channels": ["pressure"], "rate_hz": 1}, "'flow' is missing"),
+        ({"type": "synthetic", "channels": ["pressure [kPa]", "flow"], "rate_hz": 1}, "'pressure' comes in kPa"),
+        ({"type": "synthetic", "channels": ["pressure"], "rate_hz": 1}, "no channel 'flow'"),
         ({"type": "synthetic", "channels": CHANNELS, "rate_hz": 2}, "2 is not the bundle's 1"),
     ],
 )

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tocsin.chatter import RUNTIME, without_chatter
-from tocsin.cli.config import check_asset
 from tocsin.cli.sources import kinds
 from tocsin.config import AssetSettings, MqttSettings
+from tocsin.config_check import check_asset, check_recordings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.connection import CONNECT_TIMEOUT_S, Access
 from tocsin.errors import BrokerError, ConfigError, TocsinError
@@ -77,26 +77,12 @@ def assets(given: tuple[AssetSettings, ...]) -> Iterator[Finding]:
             continue
         try:
             check_asset(f"assets[{n}]", asset, bundle.manifest)
+            check_recordings(f"assets[{n}]", asset, bundle.manifest)
         except TocsinError as error:
             said, _, mend = str(error).rpartition(": ")
             yield Finding(f"asset {asset.id}", said, "bad", mend)
             continue
-        units = list(_units(asset, bundle))
-        if units:
-            mend = "give the channel scale and offset in the source, or train with the unit that comes"
-            yield Finding(f"asset {asset.id}", "; ".join(units), "bad", mend)
-        else:
-            yield Finding(f"asset {asset.id}", "channels, units and rate of its source are the bundle's")
-
-
-def _units(asset: AssetSettings, bundle: Bundle) -> Iterator[str]:
-    """Channels whose source says another unit than the bundle has learned."""
-    learned = {channel.name: channel.unit for channel in bundle.manifest.channels}
-    for source in asset.streams().values():
-        for channel in source.given() or ():
-            unit = learned.get(channel.name, "")
-            if unit and channel.unit and unit != channel.unit:
-                yield f"{channel.name} comes in {channel.unit}, the bundle has learned {unit}"
+        yield Finding(f"asset {asset.id}", "channels, units and rate of its source are the bundle's")
 
 
 def tested(path: Path) -> tuple[Finding, Bundle | None]:

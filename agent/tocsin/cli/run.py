@@ -8,6 +8,7 @@ import click
 
 from tocsin.cli.config import CONFIG
 from tocsin.config_file import load_settings
+from tocsin.errors import ConfigError
 
 
 @click.command()
@@ -29,4 +30,7 @@ def run(path: Path, verbose: bool, quiet: bool) -> int:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(message)s")
     from tocsin.service import run_agent  # noqa: PLC0415 - a mistake in the file is told before anything heavy is loaded
 
-    return run_agent(settings)
+    try:
+        return run_agent(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

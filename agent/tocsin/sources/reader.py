@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Literal
 
-from tocsin.errors import SourceError, TocsinError
+from tocsin.errors import ConfigError, DataError, SourceError, TocsinError
 from tocsin.records import SampleBlock
 from tocsin.sources.metered import MeteredSource
 
@@ -38,12 +38,14 @@ class SourceReader:
         last_sample_s: monotonic time of the newest sample.
         ended: nothing will come any more.
         broken_off: its recording ended in damage.
-        refused: it could not be opened at the start, and must be there.
+        refused: why it was given up at the start, where all has to end for that: it must be there and is not, or gives
+            what cannot be taken.
     """
 
     def __init__(self, name: str, source: MeteredSource, startup: Literal["retry", "error", "ignore"]) -> None:
         self.name, self.source = name, source
-        self.failing = self.ended = self.broken_off = self.refused = False
+        self.failing = self.ended = self.broken_off = False
+        self.refused: TocsinError | None = None
         self.errors = 0
         self.last_error: str | None = None
         self.last_sample_s: float | None = None
@@ -91,8 +93,11 @@ class SourceReader:
                 if self.source.ended:
                     self.broken_off = True
                     break
+                if isinstance(error, DataError) and self.last_sample_s is None:
+                    self.refused = ConfigError(str(error))  # waiting mends no channel and no unit
+                    break
                 if isinstance(error, SourceError) and self._startup != "retry" and not self.source.opened:
-                    self.refused = self._startup == "error"
+                    self.refused = error if self._startup == "error" else None
                     log.error("%s: given up at the start, as startup: %s says", self.name, self._startup)
                     break
             except Exception as error:  # a driver's; the other sources go on
