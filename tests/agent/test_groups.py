@@ -18,6 +18,7 @@ from tocsin.core.groups import Group, RateGroups
 from tocsin.delivery.outbox import Outbox
 from tocsin.errors import BundleError, ConfigError, SourceError
 from tocsin.pipeline import AssetLine
+from tocsin.recordings import TableOptions, open_groups, read_groups
 from tocsin.records import Channel, Floats, SampleBlock, Transition
 from tocsin.sources import SourceCounts, SourceSettings
 from tocsin.worker import AssetWorker
@@ -295,6 +296,18 @@ def test_rows_let_go_of_while_the_base_is_dead_show_in_health(
         until(lambda: motor.health()[1].dropped_total > 100_000)
     finally:
         motor.stop()
+
+
+def test_a_recording_that_goes_on_after_the_base_is_told_of_its_end(bundle: Bundle, tmp_path: Path) -> None:
+    slow, fast = streams(2, 6000)
+    write(tmp_path / "p.csv", "pressure", slow.part(slice(0, 50)))
+    write(tmp_path / "f.csv", "flow", fast)
+    groups = bundle.manifest.groups
+    tables = open_groups({"main": tmp_path / "p.csv", "fast": tmp_path / "f.csv"}, groups, TableOptions())
+    read = list(read_groups(tables, groups))
+    ends = [n for n, part in read if part is None]
+    assert ends == [0, 1] and [n for n, _ in read].count(0) == 2
+    assert sum(len(part.block) for n, part in read if n == 1 and part is not None) == len(fast)
 
 
 def test_a_bundle_and_sources_of_other_groups_are_told_apart() -> None:

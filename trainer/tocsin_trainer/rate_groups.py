@@ -311,7 +311,8 @@ def _joined(sources: Mapping[str, ds.Dataset], groups: RateGroups, files: tuple[
         joiner = Joiner(groups, wait=False)
         made: list[Stretch] = []
         for n, rows in _in_order(own):
-            _keep(joiner.join(n, [rows], float(rows.time_s[-1])), store, made, index)
+            joined_rows = joiner.end(n) if rows is None else joiner.join(n, [rows], float(rows.time_s[-1]))
+            _keep(joined_rows, store, made, index)
         _keep(joiner.finish(), store, made, index)
         if not made:
             raise DataError(
@@ -351,8 +352,8 @@ def _spans(
         yield files[group.name], float(stretches[0].read(0, 1).time_s[0]), float(last.time_s[0])
 
 
-def _in_order(own: list[tuple[Stretch, ...]]) -> Iterator[tuple[int, Rows]]:
-    """Rows of all groups, the one furthest behind in time first."""
+def _in_order(own: list[tuple[Stretch, ...]]) -> Iterator[tuple[int, Rows | None]]:
+    """Rows of all groups, the one furthest behind in time first; None after a group's last."""
     readers = [(rows for stretch in stretches for rows in stretch.blocks()) for stretches in own]
     waiting = [next(reader, None) for reader in readers]
     reached = [-np.inf if rows is None else float(rows.time_s[0]) for rows in waiting]
@@ -362,6 +363,8 @@ def _in_order(own: list[tuple[Stretch, ...]]) -> Iterator[tuple[int, Rows]]:
         assert rows is not None
         waiting[n], reached[n] = next(readers[n], None), float(rows.time_s[-1])
         yield n, rows
+        if waiting[n] is None:
+            yield n, None
 
 
 def _keep(parts: list[Rows], store: RowStore, made: list[Stretch], file: int) -> None:

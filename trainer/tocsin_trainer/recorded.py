@@ -80,6 +80,9 @@ def read_recorded(
     labels: dict[int, list[tuple[Floats, Bools]]] = {}
     count = 0
     for n, part in read_groups(tables, groups):
+        if part is None:
+            kept.append(joiner.end(n))
+            continue
         if n == groups.base:
             count += len(part.block)
         if part.label is not None:

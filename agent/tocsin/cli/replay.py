@@ -131,6 +131,9 @@ def scored_files(
     stamps = Stamps()
     tables = open_groups(files, groups, options)
     for n, part in read_groups(tables, groups):
+        if part is None:
+            yield from _counted(line.end(n), stamps, summary, tell)
+            continue
         silent: tuple[Transition, ...] = ()
         if n == groups.base:
             stamps.add(part.stamps)

@@ -72,8 +72,10 @@ def open_groups(files: Mapping[str, Path], groups: RateGroups, options: TableOpt
     )
 
 
-def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tuple[int, TableBlock]]:
+def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tuple[int, TableBlock | None]]:
     """Blocks of all tables with the index of their group, the one furthest behind in time first.
+
+    After a group's last block comes None, so that nobody waits for it while the others go on.
 
     Raises:
         DataError: as `read_table`; a file of another rate than its group's, or files that share no time.
@@ -95,6 +97,8 @@ def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tu
             stops[n] = reached[n]
             check_overlap(list(zip((table.path for table in tables), starts, stops, strict=True)))
         yield n, part
+        if waiting[n] is None:
+            yield n, None
 
 
 def check_overlap(spans: Sequence[tuple[Path, float, float | None]]) -> None:
