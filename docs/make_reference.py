@@ -38,6 +38,9 @@ MEANING = {  # what the schema leaves unsaid
     "mqtt.keepalive_s": "after so long a silence the connection counts as broken",
     "assets[].source.rate_hz": "samples a second",
     "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
+    "assets[].source": "where its samples come from: `type:` and the keys of [that type](sources.md), below",
+    "assets[].source.broker.username": "name at the broker",
+    "assets[].source.broker.keepalive_s": "after so long a silence the connection counts as broken",
     "assets[].sources": "instead of `source`: one for each rate group of the bundle, by the group's name",
     "assets[].severity": "of this asset's alarms",
 }
@@ -121,11 +124,14 @@ def _keys(
         if key == "assets":
             yield from _keys(_resolved(form["items"], whole), whole, "assets[]", "An asset, `assets:`")
         elif key == "assets[].source":
+            yield title, key, {"type": "object", "default": None}, False
             for kind, reference in form["anyOf"][0]["discriminator"]["mapping"].items():  # the other one is null
                 chosen = _resolved({"$ref": reference}, whole)
                 yield from _keys(chosen, whole, key, f"A source of `type: {kind}`")
         elif key in OPENED:
             yield from _keys(_resolved(form, whole), whole, key, title if under else f"{TITLES[name]}, `{name}:`")
+        elif key in ("assets[].source.broker", "assets[].source.broker.tls"):
+            yield from _keys(_resolved(form, whole), whole, key, title)
         elif key.startswith("assets[].source.") and "$ref" in form.get("items", {}):  # a list of settings
             yield from _keys(_resolved(form["items"], whole), whole, f"{key}[]", title)
         elif key in LISTS:
@@ -163,7 +169,7 @@ def _plain_kind(form: dict[str, Any]) -> str:
         "number": "number",
         "boolean": "true or false",
         "null": "null",
-        "object": "sources by name",
+        "object": "sources by name" if "additionalProperties" in form else "keys and values",
     }
     return words[str(form["type"])]
 

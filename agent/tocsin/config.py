@@ -5,6 +5,7 @@ are named by file, never written. `tocsin.config_file` reads YAML into these; th
 module.
 """
 
+import ipaddress
 import math
 import os
 import re
@@ -51,6 +52,24 @@ class BrokerSettings(Settings):
         "auto", description="auto: MQTT 5, and 3.1.1 when the broker does not answer it"
     )
     keepalive_s: int = Field(15, ge=5, le=3600)
+
+    @property
+    def port_used(self) -> int:
+        """The port, filled in."""
+        return self.port or (1883 if self.tls is None else 8883)
+
+    @property
+    def on_this_machine(self) -> bool:
+        """What is sent there leaves no network card."""
+        try:
+            return self.host.lower() == "localhost" or ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def bares_password(self) -> bool:
+        """A password would cross a network in the clear."""
+        return self.password_file is not None and self.tls is None and not self.on_this_machine
 
 
 class MqttSettings(BrokerSettings):

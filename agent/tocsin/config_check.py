@@ -4,7 +4,7 @@ Rule: `tocsin run` refuses at its start what `tocsin config check` refuses, but 
 """
 
 from tocsin.alarms.detector import AlarmRule
-from tocsin.config import AssetSettings
+from tocsin.config import AgentSettings, AssetSettings, BrokerSettings
 from tocsin.core.groups import Group
 from tocsin.core.manifest import Manifest
 from tocsin.errors import ConfigError, DataError, SourceError
@@ -34,6 +34,21 @@ def check_asset(place: str, asset: AssetSettings, manifest: Manifest) -> None:
         raise ConfigError(f"{place}.{error}") from error
     for group in groups:
         _check_source(f"{place}.{_key(asset, group)}", sources[group.name], group)
+
+
+def warnings(settings: AgentSettings) -> tuple[str, ...]:
+    """What should not stay as it is, though all would run."""
+    brokers: dict[str, object] = {"mqtt": settings.mqtt}
+    for n, asset in enumerate(settings.assets):
+        given = asset.sources if asset.source is None else {"": asset.source}
+        for name, source in given.items():
+            key = f"sources.{name}" if name else "source"
+            brokers[f"assets[{n}].{key}.broker"] = getattr(source, "broker", None)
+    return tuple(
+        f"{place}: the password goes to {broker.host} in the clear, for all on the way to read: set {place}.tls"
+        for place, broker in brokers.items()
+        if isinstance(broker, BrokerSettings) and broker.bares_password
+    )
 
 
 def check_recordings(place: str, asset: AssetSettings, manifest: Manifest) -> None:

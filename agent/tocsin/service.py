@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -19,8 +20,9 @@ from typing import IO
 from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.alarms.lifecycle import AlarmContext, Severity
+from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.config import AgentSettings, AssetSettings
-from tocsin.config_check import check_asset
+from tocsin.config_check import check_asset, warnings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
@@ -103,11 +105,28 @@ class Agent:
 
     def start(self) -> None:
         """Starts every thread and returns."""
+        for line in self._begins():
+            log.info("%s", line)
         self.recording.start()
         self.desk.start()
         self.publisher.start()
         for worker in self.workers:
             worker.start()
+
+    def _begins(self) -> Iterator[str]:
+        """What the log says at the start."""
+        mqtt = self._settings.mqtt
+        for asset, bundle in self._bundles.items():
+            if bundle is not None:
+                of, channels = bundle.manifest, len(bundle.manifest.channels)
+                rates = " and ".join(f"{group.sample_rate_hz:.4g}" for group in of.groups.groups)
+                yield (
+                    f"{asset}: watching {channels} channel{'s' * (channels != 1)} at {rates} Hz, model {of.name} "
+                    f"{of.version}, limit {of.threshold.value:.4g}; alarms to {mqtt.host}:{mqtt.port_used}"
+                )
+        on = sorted(self.desk.active_alarms())
+        if on:
+            yield f"still on from before: {', '.join(on)}"
 
     def stop(self) -> None:
         """Closes sources, applies and sends what can be sent, keeps the rest on disk."""
@@ -175,6 +194,8 @@ def run_agent(settings: AgentSettings) -> int:
         stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    for warning in warnings(settings):
+        log.warning("%s", warning)
     agent = Agent(settings)
     agent.start()
     try:
@@ -207,9 +228,21 @@ def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]
         except BundleError as error:
             log.error("%s: %s", asset.id, error)
             bundles[asset.id], failed = None, error
-    if failed is not None and not any(bundles.values()):
+    loaded = [bundle for bundle in bundles.values() if bundle is not None]
+    if failed is not None and not loaded:
         raise failed
+    _greet(loaded)
     return bundles
+
+
+def _greet(bundles: list[Bundle]) -> None:
+    """The runtime's word that it is there, which it writes once a process, is heard before any thread starts."""
+    with without_chatter(*RUNTIME):
+        for bundle in bundles[:1]:
+            try:
+                bundle.scorer()
+            except TocsinError as error:
+                log.debug("told again by its worker: %s", error)
 
 
 def _claim(folder: Path) -> IO[str]:

@@ -1,6 +1,7 @@
 """The agent as a process: `tocsin run` with a real broker, and what becomes of alarms when things break."""
 
 import json
+import re
 import signal
 import socket
 import sqlite3
@@ -373,6 +374,25 @@ def test_a_source_that_must_be_there_at_the_start_and_is_not_ends_the_agent(agen
     _, said = process.communicate(timeout=30)
     assert process.returncode == 5
     assert "pump-2: given up at the start, as startup: error says" in said
+
+
+def test_the_agent_says_what_it_watches_and_what_is_still_on_and_nothing_of_its_runtime(
+    agents: Agents, unused_port: int
+) -> None:
+    config = agents.configure(unused_port, {**endless(), "rules": [{"id": "always", "when": "pressure > -1000"}]})
+    for n, last in enumerate(("alarm pump-2-always new", "still on from before: pump-2-always")):
+        process = agents.start(config)
+        assert process.stderr is not None
+        said = [process.stderr.readline()]
+        while last not in said[-1]:
+            assert said[-1], said
+            said.append(process.stderr.readline())
+        process.kill()
+        process.wait()
+        whole = "".join(said)
+        assert re.search(r"pump-2: watching 2 channels at 1 Hz, model \S+ \S+, limit [\d.]+; alarms to ", whole)
+        assert f"127.0.0.1:{unused_port}" in whole and "XNNPACK" not in whole
+        assert ("still on" in whole) == bool(n)
 
 
 class InPsi(SyntheticSource):

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from tocsin.cli.main import COMMANDS
-from tocsin.config_file import SAMPLE
+from tocsin.config_check import warnings
+from tocsin.config_file import SAMPLE, load_settings
 
 DATA = Path(__file__).parent.parent / "data"
 SMALL, FAULTS, NORMAL = DATA / "small.tocsin", DATA / "faults.csv", DATA / "normal.csv"
@@ -229,6 +230,28 @@ def test_config_check_takes_a_folder_of_recorded_segments_to_replay(tocsin: Tocs
     path.write_text(path.read_text().replace("ring/pump-1", "ring"))
     code, _, stderr = tocsin("config", "check", "-c", path)
     assert code == 3 and "assets[0].source.files: " in stderr and "name one stream's folder" in stderr
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "warned"),
+    [
+        ("{host: plant.example, username: a, password_file: secret}", True),
+        ("{host: plant.example, username: a, password_file: secret, tls: {}}", False),
+        ("{host: 127.0.0.7, username: a, password_file: secret}", False),
+        ("{host: plant.example}", False),
+    ],
+)
+def test_a_password_that_would_cross_a_network_in_the_clear_is_warned_of(
+    tocsin: Tocsin, tmp_path: Path, mqtt: str, warned: bool
+) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    code, _, stderr = tocsin("config", "check", "-c", a_config(tmp_path, f"mqtt: {mqtt}\n"))
+    assert code == 0 and ("the password goes to plant.example in the clear" in stderr) == warned
+    source = f"source: {{type: mqtt, broker: {mqtt}, topic: t, rate_hz: 1, channels: [{{name: a}}]}}"
+    settings = tmp_path / "mqtt.yaml"
+    settings.write_text(f"version: 1\nassets: [{{id: a, bundle: b, {source}}}]\n")
+    told = warnings(load_settings(settings, {}))
+    assert [each.partition(":")[0] for each in told] == ["assets[0].source.broker"] * warned
 
 
 @pytest.mark.parametrize("command", [("config", "check"), ("run",)])

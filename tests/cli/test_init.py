@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tocsin.cli.ask_source import plain_rate
 from tocsin.cli.heard import name_of
 from tocsin.cli.main import cli
 from tocsin.config_file import load_settings
@@ -51,6 +52,14 @@ def node(link: Path, message: Callable[[int], bytes], rate_hz: float = 50.0) -> 
     thread.join()
     os.close(far)
     os.close(near)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "plain"),
+    [(10.000009536752259, 10), (62.5003, 62.5), (4095.99, 4096), (0.1, 0.1), (3.14159265, 3.14159)],
+)
+def test_a_rate_that_was_measured_is_written_as_the_number_it_stands_for(rate_hz: float, plain: float) -> None:
+    assert plain_rate(rate_hz) == plain
 
 
 def source_of(path: Path) -> dict[str, Any]:

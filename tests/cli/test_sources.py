@@ -90,7 +90,7 @@ def test_the_sources_of_a_file_are_compared_with_the_bundle(tocsin: Tocsin, tmp_
         (("serial", "--set", "port=/dev/ttyNOWHERE"), 5, "group dialout"),
         (("serial",), 3, "port: Field required: see docs/configure/serial.md"),
         (("serial", "--set", "port"), 2, "expected KEY=VALUE"),
-        (("cereal",), 3, "'serial'"),
+        (("seriel",), 3, "'seriel' is no type of source: did you mean 'serial'? there are can, iio"),
         (("--set", "port=x"), 2, "needs a TYPE"),
         (("serial", "--asset", "a"), 2, "taken for a type"),
         (("-c", "nowhere.yaml"), 3, "cannot be read"),

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tocsin.config import MqttSettings, TlsSettings
+from tocsin.config import BrokerSettings, MqttSettings, TlsSettings
 from tocsin.delivery.connection import Access
 from tocsin.errors import BrokerError, ConfigError
 
@@ -62,6 +62,8 @@ def test_no_fall_back_where_mqtt_5_is_demanded(old_broker, publish, until):
 
 def test_a_broker_that_is_not_there_is_a_broker_error(unused_port):
     access = Access.read(MqttSettings(host="127.0.0.1", port=unused_port))
+    with pytest.raises(BrokerError, match=r"no.such.host.invalid:1883: .*no name server knows it"):
+        Access.read(BrokerSettings(host="no.such.host.invalid")).connect("x", lambda _: None)
     with pytest.raises(BrokerError, match=f"127.0.0.1:{unused_port}: Connection refused"):
         access.connect("nobody", print)
 

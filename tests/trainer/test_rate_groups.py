@@ -132,6 +132,8 @@ def test_evaluate_takes_both_files_and_says_which_is_missing(trained: Trained, f
     with pytest.raises(DataError, match="is not in the bundle: it has the groups main, vibration"):
         both = [f"vibration={fast}", f"sound={fast}"]
         CliRunner().invoke(evaluate, [*arguments, *(x for b in both for x in ("--group", b))], catch_exceptions=False)
+    with pytest.raises(DataError, match=r"group 'vibraton' is not in the bundle: did you mean 'vibration'\?"):
+        CliRunner().invoke(evaluate, [*arguments, "--group", f"vibraton={fast}"], catch_exceptions=False)
 
 
 def test_labels_of_a_group_become_labels_of_the_rows_they_touch(options: TrainOptions, folder: Path) -> None:

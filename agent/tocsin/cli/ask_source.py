@@ -18,6 +18,7 @@ from tocsin.core.manifest import Manifest
 from tocsin.records import Channel
 from tocsin.settings import AnyChannel, ChannelSettings
 
+PLAIN = 1e-4  # of a rate
 TYPES = ("serial", "modbus", "opcua", "mqtt", "replay", "synthetic")
 REGISTER = re.compile(r"(?P<channel>.+?)\s*=\s*(?P<address>\d{1,5})(?::(?P<type>\w+))?(?::(?P<order>[ABCD]{4}))?")
 EXAMPLES = {"modbus": "192.168.1.20:502, or a serial port", "opcua": "opc.tcp://plc.example:4840", "mqtt": "plant/#"}
@@ -204,7 +205,18 @@ def _rate(answers: Answers, bundle_hz: float | None, heard_hz: float | None) -> 
     given = given or heard_hz
     if given is None:
         given = float(asked("Samples a second", "1", answers.ask, "--rate"))
-    return {"rate_hz": int(given) if given == int(given) else given}
+    return {"rate_hz": plain_rate(given)}
+
+
+def plain_rate(rate_hz: float) -> float:
+    """A whole number or one of three digits, where the rate is within 0.01 % of it; else six digits.
+
+    >>> plain_rate(10.000009536752259), plain_rate(62.5003), plain_rate(4096.0), plain_rate(3.14159265)
+    (10, 62.5, 4096, 3.14159)
+    """
+    near = (float(round(rate_hz)), float(f"{rate_hz:.3g}"))
+    given = next((plain for plain in near if abs(plain / rate_hz - 1) <= PLAIN), float(f"{rate_hz:.6g}"))
+    return int(given) if given == int(given) else given
 
 
 def _named(each: dict[str, Any]) -> dict[str, Any]:

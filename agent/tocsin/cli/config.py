@@ -7,7 +7,7 @@ import click
 import yaml
 
 from tocsin.config import AgentSettings
-from tocsin.config_check import check_asset, check_recordings
+from tocsin.config_check import check_asset, check_recordings, warnings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.core.bundle import load_bundle
 
@@ -34,6 +34,8 @@ def check(path: Path, as_json: bool) -> None:
       tocsin config check -c /etc/tocsin/tocsin.yaml
     """
     settings = check_file(path)
+    for warning in warnings(settings):
+        click.echo(f"warning: {path}: {warning}", err=True)
     if as_json:
         click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
         return

@@ -17,6 +17,7 @@ from tocsin.chatter import RUNTIME, TENSORFLOW, without_chatter
 from tocsin.cli.doctor_config import assets, broker, tested
 from tocsin.cli.doctor_machine import clock, configured_disks, disk, ports
 from tocsin.config import AgentSettings
+from tocsin.config_check import warnings
 from tocsin.config_file import load_settings
 from tocsin.core.interpreter import runtime_id
 from tocsin.errors import TocsinError
@@ -98,3 +99,6 @@ def _configured(config: Path | None, bundles: tuple[Path, ...]) -> Iterator[Find
     if settings is not None:
         yield from assets(settings.assets)
         yield from broker(settings.mqtt)
+        for warning in warnings(settings):
+            said, _, mend = warning.rpartition(": ")
+            yield Finding("password", said, "note", mend)

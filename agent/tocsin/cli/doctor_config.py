@@ -17,7 +17,6 @@ from tocsin.delivery.connection import CONNECT_TIMEOUT_S, Access
 from tocsin.errors import BrokerError, ConfigError, TocsinError
 from tocsin.records import Finding
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SOON_S = 30 * 86400.0
 
 
@@ -38,7 +37,7 @@ def broker(settings: MqttSettings) -> Iterator[Finding]:
     found = f"{access.host}:{access.port} takes this device, MQTT {connection.protocol}"
     if access.tls is not None:
         yield _certificate(access, access.tls, found)
-    elif access.host in LOOPBACK:
+    elif settings.on_this_machine:
         yield Finding("broker", found)
     else:
         yield Finding("broker", f"{found}, without TLS", "note", "set mqtt.tls: what is sent can be read and changed")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,11 @@ def _from_words(name: str, given: tuple[str, ...]) -> SourceSettings:
         return _SETTINGS.validate_python(document, context={"base": Path.cwd()})
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
+        if wrong["type"] == "union_tag_invalid":
+            types = [kind.type for kind in kinds()]
+            close = get_close_matches(name, types, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{name!r} is no type of source: {hint}there are {', '.join(types)}") from error
         place = ".".join(map(str, wrong["loc"]))
         page = PAGES.get(name, f"docs/configure/{name}.md") if name in SOURCES else "tocsin sources list"
         raise ConfigError(f"{f'{place}: ' if place else ''}{wrong['msg']}: see {page}") from error

@@ -220,6 +220,8 @@ def _read(path: Path, most: int) -> bytes:
 
 def _unpack(content: bytes) -> dict[str, bytes]:
     damaged = "not a complete bundle (truncated or changed): copy or build it again"
+    if not content.startswith(b"PK"):
+        raise BundleError("no bundle at all: name the .tocsin file that `tocsin train` wrote" if content else damaged)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()

@@ -123,7 +123,7 @@ class Access:
         protocols: tuple[Protocol, ...] = ("5", "3.1.1") if settings.protocol == "auto" else (settings.protocol,)
         return cls(
             host=settings.host,
-            port=settings.port or (1883 if settings.tls is None else 8883),
+            port=settings.port_used,
             tls=None if settings.tls is None else _tls_context(settings.tls),
             username=settings.username,
             password=None if settings.password_file is None else _password(settings.password_file),
@@ -186,7 +186,10 @@ class Connection:
             else:
                 client.connect(access.host, access.port, access.keepalive_s)
         except (OSError, ValueError) as error:
-            raise BrokerError(f"{where}: {_said(error)}: is the broker running, and `mqtt:` right?") from error
+            hint = "is the broker running, and `mqtt:` right?"
+            if isinstance(error, socket.gaierror):
+                hint = "no name server knows it: is the name right, is there a network? Its address does, too"
+            raise BrokerError(f"{where}: {_said(error)}: {hint}") from error
         client.loop_start()
         try:
             answer: _Opened | Closed = self._answers.get(timeout=CONNECT_TIMEOUT_S)

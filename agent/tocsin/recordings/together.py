@@ -6,6 +6,7 @@ group.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,14 @@ def open_groups(files: Mapping[str, Path], groups: RateGroups, options: TableOpt
     if len(groups.groups) == 1 and len(files) == 1:
         return (open_table(next(iter(files.values())), options, groups.groups[0].channels),)
     known = [group.name for group in groups.groups]
+    strange = [name for name in files if name not in known]
+    if strange:
+        close = get_close_matches(strange[0], known, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise DataError(
+            f"group {strange[0]!r} is not in the bundle: {hint}it has "
+            + (f"the groups {', '.join(known)}" if len(known) > 1 else "one group only: leave --group out")
+        )
     for group in groups.groups:
         if group.name not in files:
             what = f"{', '.join(channel.name for channel in group.channels)} at {group.sample_rate_hz:g} Hz"
@@ -60,12 +69,6 @@ def open_groups(files: Mapping[str, Path], groups: RateGroups, options: TableOpt
                 f"the bundle has a group {group.name!r} ({what}) and no recording of it is given: add "
                 f"--group {group.name}=FILE"
             )
-    strange = [name for name in files if name not in known]
-    if strange:
-        raise DataError(
-            f"group {strange[0]!r} is not in the bundle: it has "
-            + (f"the groups {', '.join(known)}" if len(known) > 1 else "one group only: leave --group out")
-        )
     return tuple(
         open_table(files[group.name], options if group.name == MAIN else TableOptions(), group.channels)
         for group in groups.groups
