@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tocsin.cli.doctor_machine import port_of
 from tocsin.errors import SourceError
 from tocsin.records import Channel, SampleBlock
 from tocsin.sources import Source, make_source
@@ -173,6 +176,27 @@ def test_a_lost_serial_line_is_told_and_comes_back(wire: Any) -> None:
     wire.send(b"\n" + lines(SENT[3:6]))
     np.testing.assert_array_equal(read_until(source, 3).values, SENT[3:6])
     source.close()
+
+
+HOLDER = """
+import fcntl, os, sys, time
+port = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+fcntl.flock(port, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_serial_port_that_another_program_holds_is_told_with_its_holder(wire: Any) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, wire.port], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(SourceError, match=rf"is held by .* \({holder.pid}\): end that; sudo fuser -v ") as told:
+            a_serial(wire).open()
+        assert "dialout" not in str(told.value)
+        finding = port_of("port", str(wire.port), [])
+        assert (finding.state, f"({holder.pid})" in finding.found) == ("note", True)
+        holder.kill()
+    assert port_of("port", str(wire.port), []).state == "ok"
 
 
 def test_a_read_of_a_closed_serial_port_is_a_source_error(wire: Any) -> None:

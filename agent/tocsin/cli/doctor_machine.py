@@ -19,6 +19,7 @@ from tocsin.config import AgentSettings
 from tocsin.delivery.clock import time_quality
 from tocsin.records import Finding
 from tocsin.sources.clock import EPOCH_S
+from tocsin.sources.port_holder import port_holders
 from tocsin.system import disk_free_mb
 
 LITTLE_DISK_MB = 200.0
@@ -112,6 +113,11 @@ def port_of(what: str, port: str, there: list[str]) -> Finding:
     names = [str(link) for link in BY_ID.glob("*") if link.resolve() == path.resolve()] if BY_ID.is_dir() else []
     if names and not port.startswith(str(BY_ID)):
         return Finding(what, f"{port}: the name may change at the next start", "note", f"write {names[0]}")
+    holders = port_holders(port)
+    if holders:
+        return Finding(
+            what, f"{port} is held by {', '.join(holders)}", "note", "right if that is the agent; else end it"
+        )
     return Finding(what, f"{port} can be used")
 
 

@@ -21,6 +21,7 @@ from tocsin.settings import Seconds, Settings
 from tocsin.sources import Source, SourceCounts, SourceSettings
 from tocsin.sources.clock import ArrivalClock
 from tocsin.sources.modbus_line import Line, NoAnswerError, PymodbusConnection, Reading, Slave
+from tocsin.sources.port_holder import port_holders
 from tocsin.sources.registers import RegisterSettings, channels_of, plan
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,9 @@ class ModbusSource:
             first.open(self._settings.timeout_s)
         except NoAnswerError as error:
             first.close()
-            raise SourceError(
-                f"modbus {self._settings.address}: {error}: is it switched on, and are address and port right?"
-            ) from error
+            holders = port_holders(self._settings.port) if self._settings.port is not None else []
+            hint = f"{', '.join(holders)} holds it" if holders else "is it switched on, and are address and port right?"
+            raise SourceError(f"modbus {self._settings.address}: {error}: {hint}") from error
         self._rows, self._failing, self._next = {}, {}, 0
         self._begin_s = time.monotonic()
         slaves = [self._slave(slave) for slave in self._settings.slaves]

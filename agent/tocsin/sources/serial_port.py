@@ -5,6 +5,7 @@ Rules: a line or frame that does not parse is counted and skipped. Samples are s
 and the rate, by listening for `LISTEN_S`.
 """
 
+import errno
 import logging
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from tocsin.sources import Source, SourceCounts, SourceSettings
 from tocsin.sources.clock import ArrivalClock
 from tocsin.sources.frames import FrameParser, Piece
 from tocsin.sources.lines import JsonLineParser, LineParser
+from tocsin.sources.port_holder import port_holders
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +103,7 @@ class SerialSource:
         try:
             self._port = serial.serial_for_url(name, self._settings.baud, timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
-            raise SourceError(
-                f"serial port {name} cannot be opened: {error}: is it plugged in, and is this user in group dialout?"
-                + _others(name)
-            ) from error
+            raise SourceError(f"serial port {name} cannot be opened: {_reason(name, error)}") from error
         self._parser = self._new_parser()
         try:
             self._find_out()
@@ -210,6 +209,15 @@ def _rate(arrivals: list[tuple[float, int]], port: str, listened_s: float) -> fl
     rate_hz = count / (arrivals[-1][0] - arrivals[0][0])
     whole = float(f"{rate_hz:.2g}")  # boards send at 50, 62.5 or 100, not at 99.3
     return whole if abs(rate_hz / whole - 1) < 0.03 else rate_hz
+
+
+def _reason(port: str, error: Exception) -> str:
+    """Why a port cannot be opened, and what to do."""
+    if getattr(error, "errno", None) in (errno.EAGAIN, errno.EBUSY):
+        holders = port_holders(port)
+        who = f"it is held by {', '.join(holders)}: end that" if holders else "another program holds it"
+        return f"{who}; sudo fuser -v {port} lists who does"
+    return f"{error}: is it plugged in, and is this user in group dialout?" + _others(port)
 
 
 def _others(port: str) -> str:
