@@ -1,10 +1,11 @@
 """Recording as the agent has it: whatever becomes of it, alarms go on.
 
 Rules: where nothing is to be recorded, all this does nothing. A folder that cannot be used is told in the log and in
-`health`, and tried again at the next start.
+`health`, and tried again after a wait that grows, from a thread of its own: the disk may be slow.
 """
 
 import logging
+import threading
 from pathlib import Path
 
 from tocsin.delivery.wire import RecordingHealth
@@ -14,6 +15,8 @@ from tocsin.recorder.settings import RecordingSettings
 from tocsin.records import Channel, SampleBlock
 
 log = logging.getLogger(__name__)
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 
 
 class Recording:
@@ -25,23 +28,50 @@ class Recording:
     """
 
     def __init__(self, settings: RecordingSettings | None, state_dir: Path) -> None:
+        self._settings, self._folder = settings, state_dir / "recordings"
         self._recorder: Recorder | None = None
         self._failed: str | None = None
-        if settings is None:
-            return
+        self._stopping = threading.Event()
+        self._retry = threading.Thread(target=self._try_again_and_again, name="recording", daemon=True)
+        if settings is not None:
+            self._folder = settings.folder or self._folder
+            self._recorder = self._made(settings)
+
+    def _made(self, settings: RecordingSettings) -> Recorder | None:
         try:
-            self._recorder = Recorder(settings.folder or state_dir / "recordings", settings.limits())
+            recorder = Recorder(self._folder, settings.limits())
         except TocsinError as error:
-            log.error("%s; nothing is recorded, alarms go on", error)
+            if str(error) != self._failed:
+                log.error("%s; nothing is recorded, alarms go on", error)
             self._failed = str(error)
+            return None
+        self._failed = None
+        return recorder
 
     def start(self) -> None:
         """Begins to write."""
         if self._recorder is not None:
             self._recorder.start()
+        elif self._settings is not None:
+            self._retry.start()
+
+    def _try_again_and_again(self) -> None:
+        assert self._settings is not None
+        delay_s = FIRST_DELAY_S
+        while not self._stopping.wait(delay_s):
+            recorder = self._made(self._settings)
+            if recorder is not None:
+                recorder.start()
+                log.info("recordings in %s: they can be written now", self._folder)
+                self._recorder = recorder
+                return
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
     def stop(self) -> None:
         """Writes all that waits."""
+        self._stopping.set()
+        if self._retry.is_alive():
+            self._retry.join()
         if self._recorder is not None:
             self._recorder.stop()
 
@@ -56,9 +86,10 @@ class Recording:
 
     def health(self) -> RecordingHealth | None:
         """For `health`; None where nothing is to be recorded."""
-        if self._recorder is None:
-            return None if self._failed is None else RecordingHealth(last_error=self._failed)
-        found = self._recorder.statistics
+        recorder = self._recorder
+        if recorder is None:
+            return None if self._settings is None else RecordingHealth(last_error=self._failed)
+        found = recorder.statistics
         return RecordingHealth(
             rows_total=found.rows,
             dropped_total=found.dropped,

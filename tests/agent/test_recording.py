@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tocsin import recording
 from tocsin.config import AgentSettings
 from tocsin.delivery.wire import AlarmChange
+from tocsin.recorder.settings import RecordingSettings
+from tocsin.recording import Recording
 from tocsin.recordings import TableOptions, open_table, read_table
+from tocsin.records import Channel, SampleBlock
 from tocsin.service import Agent
 
 DATA = Path(__file__).parent.parent / "data"
@@ -93,3 +97,33 @@ def test_recordings_that_cannot_be_written_cost_no_alarm_and_are_told_in_health(
     assert health.status != "ok" and health.recording is not None
     assert health.recording.last_error
     assert health.recording.dropped_total == (600 if broken == "no_room" else 0)
+
+
+def test_a_folder_that_can_be_used_later_is_recorded_to_from_then_on(
+    tmp_path: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "FIRST_DELAY_S", 0.05)
+    folder = tmp_path / "disk"
+    folder.write_text("not mounted yet")
+    made = Recording(RecordingSettings(folder=folder, keep_free_mb=0), tmp_path)
+    made.start()
+    health = made.health()
+    assert health is not None and "cannot be used" in str(health.last_error)
+    folder.unlink()
+
+    def recorded() -> bool:
+        made.put("pump-1", (Channel("flow"),), SampleBlock(np.array([1.0]), np.ones((1, 1))))
+        return bool((now := made.health()) and now.rows_total)
+
+    until(recorded)
+    assert made.health().last_error is None
+    made.stop()
+    assert len(rows(folder / "ring/pump-1")) >= 1
+
+
+def test_a_folder_that_is_never_usable_keeps_no_agent_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_text("")
+    made = Recording(RecordingSettings(folder=tmp_path / "disk"), tmp_path)
+    made.start()
+    made.stop()
+    assert not made._retry.is_alive()
