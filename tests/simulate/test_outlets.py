@@ -166,6 +166,36 @@ def test_mqtt_carries_the_samples_and_takes_faults(broker: Any, until: Callable[
     outlet.close()
 
 
+@pytest.mark.broker
+def test_mqtt_goes_on_when_the_broker_is_back(broker: Any, until: Callable[..., None], consume: Any) -> None:
+    broker.start()
+    commands: SimpleQueue[str] = SimpleQueue()
+    outlet, step = Mqtt(MqttSettings(host="127.0.0.1", port=broker.port), "plant/p", commands.put), a_step()
+    broker.kill()
+    outlet.send(step)
+    broker.start()
+    consumer = consume(broker.port, topics="plant/p")
+
+    def heard() -> bool:
+        outlet.send(step)
+        return bool(consumer.messages)
+
+    until(heard)
+    consumer._client.publish("plant/p/fault", "bearing:0.5", qos=1)
+    assert commands.get(timeout=5) == "bearing:0.5"
+    outlet.close()
+    assert not outlet._thread.is_alive()
+
+
+@pytest.mark.parametrize("broker", ["host:99999", "host:0", "host:x", ":1883", "host:1883:1"])
+def test_a_broker_that_is_no_address_is_a_usage_error(broker: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tocsin.cli.main", "simulate", "--mqtt", broker],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2 and "expected HOST or HOST:PORT" in done.stderr and "Traceback" not in done.stderr
+
+
 class Kept:
     """An outlet that keeps what it gets."""
 

@@ -144,8 +144,8 @@ def _open(
         keep(SerialLines(serial))
     if broker is not None:
         host, _, port = broker.partition(":")
-        if port and not port.isdigit():
-            raise click.BadParameter(f"{broker!r}: expected HOST or HOST:PORT", param_hint="--mqtt")
+        if not host or (port and not (port.isdecimal() and 1 <= int(port) <= 65535)):
+            raise click.BadParameter(f"{broker!r}: expected HOST or HOST:PORT, 1 to 65535", param_hint="--mqtt")
         keep(Mqtt(MqttSettings(host=host, port=int(port) if port else None), topic, commands.put))
     return outlets
 

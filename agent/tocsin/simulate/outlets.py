@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from tocsin.config import MqttSettings
-from tocsin.delivery.connection import Access, Event, Received
-from tocsin.errors import TocsinError
+from tocsin.delivery.connection import Access, Closed, Connection, Event, Received
+from tocsin.errors import BrokerError, TocsinError
 from tocsin.recordings.forms import iso_stamps
 from tocsin.simulate.plant import CHANNELS, NAMES, Step
 
 OPEN_TIMEOUT_S = 10.0
+AGAIN_S = 1.0  # between two tries to reach a broker that went away
 
 
 class Outlet(Protocol):
@@ -54,15 +55,34 @@ class Mqtt:
     """
 
     def __init__(self, settings: MqttSettings, topic: str, command: Callable[[str], None]) -> None:
-        def received(event: Event) -> None:
-            if isinstance(event, Received):
-                command(event.payload[:200].decode("utf-8", "replace"))
+        self._access, self._topic, self._command = Access.read(settings), topic, command
+        self._lost, self._stopping = threading.Event(), threading.Event()
+        self._connection = self._connected()
+        self._thread = threading.Thread(target=self._connect_again_and_again, name="mqtt", daemon=True)
+        self._thread.start()
+        where = f"{self._access.host}:{self._access.port}"
+        self.told = f"mqtt     {where}, samples on {topic}, faults on {topic}/fault"
 
-        access = Access.read(settings)
-        self._topic = topic
-        self._connection = access.connect(f"tocsin-plant-{os.urandom(4).hex()}", received)
-        self._connection.subscribe([f"{topic}/fault"])
-        self.told = f"mqtt     {access.host}:{access.port}, samples on {topic}, faults on {topic}/fault"
+    def _connected(self) -> Connection:
+        connection = self._access.connect(f"tocsin-plant-{os.urandom(4).hex()}", self._happened)
+        connection.subscribe([f"{self._topic}/fault"])
+        return connection
+
+    def _happened(self, event: Event) -> None:
+        """From the network thread."""
+        if isinstance(event, Received):
+            self._command(event.payload[:200].decode("utf-8", "replace"))
+        if isinstance(event, Closed):
+            self._lost.set()
+
+    def _connect_again_and_again(self) -> None:
+        while self._lost.wait() and not self._stopping.wait(AGAIN_S):
+            self._lost.clear()
+            self._connection.close()
+            try:
+                self._connection = self._connected()
+            except BrokerError:
+                self._lost.set()
 
     def send(self, step: Step) -> None:
         """One message; dropped while the broker is away."""
@@ -75,6 +95,9 @@ class Mqtt:
 
     def close(self) -> None:
         """Says good-bye to the broker."""
+        self._stopping.set()
+        self._lost.set()
+        self._thread.join(OPEN_TIMEOUT_S)
         self._connection.close()
 
 
