@@ -57,7 +57,6 @@ from tocsin.records import Bools, Change, Floats
 from tocsin_trainer import metrics
 from tocsin_trainer.calibrate import ThresholdRule
 from tocsin_trainer.options import ALL_FAMILIES, FAMILIES, TrainOptions
-from tocsin_trainer.reasons import named
 from tocsin_trainer.results import Candidate, TrainingResult
 
 QUICK_EPOCHS = 6
@@ -165,8 +164,8 @@ def judged(suite: Suite, task: Task, seed: int, candidate: Candidate) -> Iterato
         own = Series(played.window_label, played.score / limit, None)
     ranks = rank([own])
     exact = {name: value for name, value in candidate.figures_float.items() if name in RANKS and name in ranks}
-    yield Found(task.name, seed, CONVERTED.format(named(candidate)), ranks, (own,), apart=len(task.test) == 1)
-    yield Found(task.name, seed, EXACT.format(named(candidate)), exact)
+    yield Found(task.name, seed, CONVERTED.format(candidate.title), ranks, (own,), apart=len(task.test) == 1)
+    yield Found(task.name, seed, EXACT.format(candidate.title), exact)
     if candidate.chosen:
         yield Found(task.name, seed, FLOAT, exact)
 
@@ -174,14 +173,14 @@ def judged(suite: Suite, task: Task, seed: int, candidate: Candidate) -> Iterato
 def _told(result: TrainingResult, repaired: str, warned: list[str]) -> dict[str, Any]:
     """What detection.json says of a training."""
     return {
-        "chosen": named(result.chosen),
+        "chosen": result.chosen.title,
         "why": next(choice.why for choice in result.choices if choice.what == "model"),
         "window": result.length,
         "hop": result.hop,
         "repaired": repaired,
         "warnings": warned,
         "candidates": {
-            named(c): {
+            c.title: {
                 "precision": c.precision, "headroom": c.headroom, "bytes": c.bytes, "separation": c.separation,
                 "correlation": c.gate.correlation, "agreement": c.gate.agreement, "reason": c.gate.reason,
                 "latency_us": c.latency_us, "seconds": c.seconds,

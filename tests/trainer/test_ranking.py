@@ -8,7 +8,8 @@ import pytest
 from tocsin.core.threshold import Threshold
 from tocsin.errors import GateError
 from tocsin_trainer.device_budget import DeviceBudget
-from tocsin_trainer.ranking import ENOUGH_WINDOWS, MARGIN, agreement, choose, stability, worth
+from tocsin_trainer.ranking import ENOUGH_WINDOWS, agreement, choose, stability
+from tocsin_trainer.reasons import MARGIN
 from tocsin_trainer.results import Candidate, Gate
 
 PANEL = ("t2", "pca")
@@ -56,9 +57,9 @@ def test_seeds_agree_by_the_order_of_their_scores() -> None:
 
 
 def test_worth_is_what_is_told_apart_beyond_chance_less_wandering_and_luck() -> None:
-    assert worth(candidate("conv_ae", 0.9)) == pytest.approx(0.9)
-    assert worth(candidate("conv_ae", 0.9, 0.5)) == pytest.approx(0.7)
-    assert worth(candidate("conv_ae", 0.9, 0.5, agreement=0.5)) == pytest.approx(0.6)
+    assert candidate("conv_ae", 0.9).worth == pytest.approx(0.9)
+    assert candidate("conv_ae", 0.9, 0.5).worth == pytest.approx(0.7)
+    assert candidate("conv_ae", 0.9, 0.5, agreement=0.5).worth == pytest.approx(0.6)
 
 
 def test_of_networks_the_steady_one_ships() -> None:
@@ -89,9 +90,9 @@ def test_a_lead_that_wanders_or_that_another_seed_does_not_repeat_is_none(lost: 
 def test_the_panel_ships_as_a_weighted_mean_unless_another_combination_leads_clearly() -> None:
     highest = candidate("t2+pca", 0.85, combination="max")
     family, why = chosen(TOGETHER, highest)
-    assert family == "t2+pca" and "t2+pca by max (ROC-AUC 0.8500" in why
+    assert family == "t2+pca" and "t2+pca (max) (worth 0.850" in why and "the default, linear models" in why
     family, why = chosen(TOGETHER, replace(highest, separation=0.95))
-    assert family == "t2+pcamax" and "t2+pca by max" in why
+    assert family == "t2+pcamax" and "t2+pca (max)" in why
     assert chosen(TOGETHER, replace(highest, separation=0.95), windows=ENOUGH_WINDOWS - 1)[0] == "t2+pca"
 
 

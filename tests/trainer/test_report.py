@@ -21,6 +21,7 @@ from tocsin_trainer.markup import moment
 from tocsin_trainer.metrics import baseline_figures, label_figures
 from tocsin_trainer.metrics_file import Document
 from tocsin_trainer.mistakes import all_events, worst_errors
+from tocsin_trainer.progress import candidate_table
 from tocsin_trainer.quality import quality
 from tocsin_trainer.report import metrics_json, page, summary_table, write_report
 from tocsin_trainer.results import Candidate, Choice, Gate, Played, TrainingResult
@@ -204,7 +205,7 @@ def test_all_candidates_choices_warnings_and_baselines_are_told(result: Training
     words = " ".join("".join(Elements(shown).words).split())
     for candidate_ in result.candidates:
         assert candidate_.family in words
-    for told in ("pca ✓ ships", "failed; decisions differ", "always-on", "random", "the median step of the file",
+    for told in ("pca – ships", "failed; decisions differ", "always-on", "random", "the median step of the file",
                  "2 gaps longer than 10 s", "temperature_bearing", "mm/s", "mean + 4 σ of 900 calibration scores",
                  "tocsin model verify pump-3-1.4.0.tocsin", "seed"):  # fmt: skip
         assert told in words
@@ -387,10 +388,35 @@ def test_every_labelled_event_and_every_worst_error_has_its_row(result: Training
 
 def test_each_candidate_that_does_not_ship_says_why(result: TrainingResult, shown: str) -> None:
     words = "".join(Elements(shown).words)
-    assert "separates 0.030 less than pca" in words
+    assert "worth 0.030 less than pca" in words
     assert "refused by the gate: decisions differ" in words
     said = replace(result.candidates[1], why_not="it wanders from day to day")
     assert "it wanders from day to day" in report_model.candidates(replace(result, candidates=(result.chosen, said)))
+
+
+def test_combinations_worth_and_what_was_not_fitted_have_their_place(result: TrainingResult) -> None:
+    scores = np.zeros(0)
+    solved = replace(result.chosen, family="t2+pca", train_loss=scores, validation_loss=scores, stability=0.8)
+    ways = [replace(solved, combination=way, chosen=way == "weighted") for way in ("weighted", "mean", "max")]
+    alone = replace(solved, family="t2", chosen=False, separation=0.99, fitted_on="all rows")
+    some = replace(result, candidates=(*ways, alone), left_out=(("adjusted_limits", "no cycle"),))
+    for shown in (page(some), model_card(some), candidate_table(some)):
+        assert all(f"t2+pca ({way})" in shown for way in ("weighted", "mean", "max"))
+        assert "0.884" in shown and "adjusted_limits" in shown
+        assert "agreement of seeds</th><td>1<" not in shown
+    assert "not fitted: no cycle" in page(some)
+    assert "a part of what ships; a linear model alone misses faults that others see" in page(some)
+    assert "0.1 more in worth and in separation is what it takes" in page(some)
+    assert '<th scope="row" class="short">fitted on: all rows</th>' in report_data.data(some)
+
+
+def test_what_was_not_measured_is_marked_so(result: TrainingResult) -> None:
+    silent = training(rows=400, labelled=False)
+    (open_,) = (check for check in verdict(silent).checks if "Not measured" in check.words)
+    assert (open_.good, open_.mark) == (None, "–")
+    assert '<li class="open"><span class="mark">–</span>Not measured' in page(silent)
+    assert "- open: Not measured" in model_card(silent)
+    assert all("Not measured" not in check.words for check in verdict(result).checks)
 
 
 def test_the_card_says_what_it_is_for_made_from_and_worth(result: TrainingResult) -> None:

@@ -11,7 +11,7 @@ from importlib import metadata
 
 from tocsin import __version__
 from tocsin_trainer.markup import number, part, size
-from tocsin_trainer.reasons import FIGURES, cost_figures, named, origin, why_not
+from tocsin_trainer.reasons import FIGURES, RULE, cost_figures, origin, why_not
 from tocsin_trainer.results import TrainingResult
 from tocsin_trainer.verdict import verdict
 
@@ -34,7 +34,7 @@ def _intent(result: TrainingResult) -> str:
     chosen = result.chosen
     return f"""# {_line(result.asset)} {_line(result.version)}
 
-An anomaly detector for one machine: {chosen.family}, {chosen.precision}, {size(chosen.bytes)}. Its score says how far
+An anomaly detector for one machine: {chosen.title}, {chosen.precision}, {size(chosen.bytes)}. Its score says how far
 a window is from what the model expects of normal running; from the limit on, an alarm is due.
 
 ## Intended use
@@ -49,7 +49,8 @@ sample rates; naming a fault or the time to a failure.
 
 def _checks(result: TrainingResult) -> str:
     found = verdict(result)
-    lines = "\n".join(f"- {'good' if check.good else 'LOOK'}: {_line(check.words)}" for check in found.checks)
+    said = {True: "good", False: "LOOK", None: "open"}
+    lines = "\n".join(f"- {said[check.good]}: {_line(check.words)}" for check in found.checks)
     return f"## Verdict of the training run\n{found.headline}.\n\n{lines}\n"
 
 
@@ -108,20 +109,24 @@ def _figures(result: TrainingResult) -> str:
 
 
 def _candidates(result: TrainingResult) -> str:
-    rows = [
+    fitted = [
         (
-            named(c), c.precision, f"{c.bytes:,}", f"{c.gate.auc_float:.4f}", f"{c.separation:.4f}",
-            f"{c.stability:.2f}", number(c.agreement), part(c.gate.agreement),
+            c.title, c.precision, f"{c.bytes:,}", f"{c.worth:.3f}", f"{c.gate.auc_float:.4f}", f"{c.separation:.4f}",
+            f"{c.stability:.2f}", number(None if c.closed_form else c.agreement), part(c.gate.agreement), c.fitted_on,
             "ships" if c.chosen else why_not(c, result),
         )
         for c in result.candidates
     ]  # fmt: skip
-    heads = ("family", "precision", "bytes", "separation, float", "separation", "stability", "agreement of seeds",
-             "equal decisions", "outcome")  # fmt: skip
+    rows: list[tuple[str, ...]] = [
+        *fitted,
+        *((family, *["–"] * 9, f"not fitted: {why}") for family, why in result.left_out),
+    ]
+    heads = ("candidate", "precision", "bytes", "worth", "separation, float", "separation", "stability",
+             "agreement of seeds", "equal decisions", "fitted on", "outcome")  # fmt: skip
     facts = cost_figures(result)
     return (
         f"## Candidates\nSeparation: ROC-AUC on made-up anomalies; no rate of detection. "
-        f"Stability: what the worst block of time leaves of it.\n{_table(heads, rows)}\n"
+        f"Stability: what the worst block of time leaves of it.\n{RULE}\n{_table(heads, rows)}\n"
         f"On the training machine a window takes {number(facts['window_us'])} µs: {part(facts['core_share'])} of a "
         "core.\n"
     )

@@ -38,7 +38,7 @@ class Comparison:
         """Who wins, by how much and against what."""
         told = [_told(name, *pair) for name, pair in self.figures.items()]
         won = "is as good as" if abs(self.lead) < EQUAL else "wins against" if self.lead > 0 else "loses to"
-        return f"{self.network.family} {won} the linear {self.linear.family}: {'; '.join(told)}"
+        return f"{self.network.title} {won} the linear {self.linear.title}: {'; '.join(told)}"
 
 
 def _told(name: str, ours: float, theirs: float) -> str:

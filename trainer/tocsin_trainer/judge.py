@@ -209,6 +209,7 @@ class Judge:
             stability=self._stability(normal, converted, injected),
             agreement=1.0 if all(each.closed_form for each in members) else None,
             combination=combine if len(members) > 1 else "",
+            fitted_on="all rows" if normal.once else "training part",
         ), scorer
 
     def scorer(self, members: tuple[Built, ...], how: Mix, limit: Threshold, *, exact: bool = False) -> Scorer:

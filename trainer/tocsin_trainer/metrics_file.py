@@ -80,9 +80,9 @@ class QualityForm(TypedDict):
 
 @_CLOSED
 class CheckForm(TypedDict):
-    """`good` false: somebody should look."""
+    """`good` false: somebody should look; null: nothing was measured."""
 
-    good: bool
+    good: bool | None
     words: str
 
 
@@ -133,7 +133,9 @@ class CandidateForm(TypedDict):
     separation: Number
     stability: Number
     agreement: Number | None
+    worth: Number
     combination: str
+    fitted_on: str
     figures: Figures
     figures_float: Figures
     train_loss: list[Number]
@@ -142,6 +144,14 @@ class CandidateForm(TypedDict):
     chosen: bool
     why_not: str
     further: dict[str, Any]
+
+
+@_CLOSED
+class LeftOutForm(TypedDict):
+    """A family that such data do not suit, and that was not fitted."""
+
+    family: str
+    why: str
 
 
 @_CLOSED
@@ -195,6 +205,7 @@ class Document(TypedDict):
     verdict: VerdictForm
     quality: QualityForm | None
     candidates: list[CandidateForm]
+    left_out: list[LeftOutForm]
     chosen: str
     threshold: ThresholdForm
     k_table: list[Figures]
@@ -231,6 +242,7 @@ def metrics_json(result: TrainingResult) -> dict[str, Any]:
         "verdict": asdict(verdict(result)),
         "quality": None if result.quality is None else _graded(result.quality),
         "candidates": [_candidate_json(candidate, result) for candidate in result.candidates],
+        "left_out": [{"family": family, "why": why} for family, why in result.left_out],
         "chosen": result.chosen.family,
         "threshold": result.chosen.threshold.to_json(),
         "k_table": list(result.k_table),
@@ -272,6 +284,7 @@ def summary_table(result: TrainingResult) -> list[dict[str, Any]]:
             "separation": candidate.separation,
             "stability": candidate.stability,
             "agreement": candidate.agreement,
+            "worth": candidate.worth,
             "combination": candidate.combination,
             **{key: candidate.figures.get(key) for key in keys},
             "seconds": candidate.seconds,
@@ -285,8 +298,8 @@ def summary_table(result: TrainingResult) -> list[dict[str, Any]]:
 
 def _candidate_json(candidate: Candidate, result: TrainingResult) -> dict[str, Any]:
     keys = ("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "separation",
-            "stability", "agreement", "combination", "figures", "figures_float", "train_loss", "validation_loss",
-            "seconds", "chosen")  # fmt: skip
+            "stability", "agreement", "worth", "combination", "fitted_on", "figures", "figures_float", "train_loss",
+            "validation_loss", "seconds", "chosen")  # fmt: skip
     return {key: getattr(candidate, key) for key in keys} | {
         "gate": asdict(candidate.gate),
         "threshold": candidate.threshold.to_json(),

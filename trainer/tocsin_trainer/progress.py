@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from tocsin_trainer.reasons import named
+from tocsin_trainer.markup import part
+from tocsin_trainer.reasons import RULE
 from tocsin_trainer.results import Progress as Report
+from tocsin_trainer.results import TrainingResult
+from tocsin_trainer.terminal import aligned
 from tocsin_trainer.train import Trained
 from tocsin_trainer.verdict import verdict
 
@@ -57,43 +60,46 @@ def shown(stream: TextIO, quiet: bool) -> Iterator[Report]:
 
 def print_summary(trained: Trained) -> None:
     """What was chosen, the table of candidates, what it comes to, and the next command."""
-    result, console = trained.result, Console(highlight=False)
+    result = trained.result
     for choice in result.choices:
-        console.print(f"{choice.what:<12} {choice.value:<24} {choice.why}", soft_wrap=True, markup=False)
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "family",
-        "ships as",
-        "KiB",
-        "µs a window",
-        "separation",
-        "stability",
-        "decisions as float",
-        "limit",
-        "trained in",
-    ):
-        table.add_column(name, justify="left" if name in ("family", "ships as") else "right")
-    for c in result.candidates:
-        table.add_row(
-            ("→ " if c.chosen else "  ") + named(c),
-            c.precision,
-            f"{c.bytes / 1024:.1f}",
-            f"{c.latency_us:.1f}",
-            f"{c.separation:.4f}",
-            f"{c.stability:.2f}",
-            f"{c.gate.agreement:.2%}",
-            f"{c.threshold.value:.4g}",
-            f"{c.seconds:.1f} s",
-        )
-    console.print(table)
+        click.echo(f"{choice.what:<15} {choice.value:<27} {choice.why}")
+    click.echo(f"\n{candidate_table(result)}")
+    click.echo(f"→ ships. {RULE}")
     for c in result.candidates:
         if c.gate.reason:
-            console.print(f"{named(c)}: {c.gate.reason}", soft_wrap=True, markup=False)
+            click.echo(f"{c.title}: {c.gate.reason}")
+    for family, why in result.left_out:
+        click.echo(f"{family} was not fitted: {why}")
     found = verdict(result)
-    console.print(f"\n{found.headline}:", markup=False)
+    click.echo(f"\n{found.headline}:")
     for check in found.checks:
-        console.print(f"{'✓' if check.good else '!'} {check.words}", soft_wrap=True, markup=False)
-    console.print()
-    console.print(f"bundle  {trained.bundle.path}", soft_wrap=True, markup=False)
-    console.print(f"report  {trained.report}", soft_wrap=True, markup=False)
-    console.print(f"next    tocsin replay --bundle {trained.bundle.path} --input NEW.csv", soft_wrap=True, markup=False)
+        click.echo(f"{check.mark} {check.words}")
+    click.echo(f"\nbundle  {trained.bundle.path}")
+    click.echo(f"report  {trained.report}")
+    click.echo(f"next    tocsin replay --bundle {trained.bundle.path} --input NEW.csv")
+
+
+def candidate_table(result: TrainingResult) -> str:
+    """What ships first, then the others by worth, then those that were not fitted."""
+    heads = (
+        "  candidate",
+        "ships as",
+        "KiB",
+        "µs",
+        "worth",
+        "separation",
+        "stability",
+        "as float",
+        "limit",
+        "fitted in",
+    )
+    ranked = sorted(result.candidates, key=lambda c: (not c.chosen, not c.gate.passed, -c.worth))
+    rows: list[tuple[object, ...]] = [
+        (
+            ("→ " if c.chosen else "  ") + c.title, c.precision, f"{c.bytes / 1024:.1f}", f"{c.latency_us:.0f}",
+            f"{c.worth:.3f}", f"{c.separation:.3f}", f"{c.stability:.2f}", part(c.gate.agreement),
+            c.threshold.value, f"{c.seconds:.1f} s",
+        )
+        for c in ranked
+    ]  # fmt: skip
+    return aligned(heads, [*rows, *(("  " + family, "–", *[None] * 8) for family, _ in result.left_out)])

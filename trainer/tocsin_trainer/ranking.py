@@ -22,10 +22,9 @@ from tocsin.errors import GateError
 from tocsin.records import Floats
 from tocsin_trainer.device_budget import Cost, DeviceBudget
 from tocsin_trainer.models import FAMILIES
-from tocsin_trainer.reasons import named
+from tocsin_trainer.reasons import MARGIN
 from tocsin_trainer.results import Candidate
 
-MARGIN = 0.1  # of worth, by which the panel of linear models has to be beaten
 ENOUGH_WINDOWS = 200  # end to end: of less normal running, a lead is luck
 CLOSE = 0.005  # worths this near count as equal: the quickest model ships
 BLOCKS = 5  # of time
@@ -74,12 +73,6 @@ def _ranks(scores: Floats) -> Floats:
     return ranks
 
 
-def worth(candidate: Candidate) -> float:
-    """What it tells apart beyond chance, less what wandering and luck take of that; an agreement not known counts 1."""
-    known = 1.0 if candidate.agreement is None else candidate.agreement
-    return 0.5 + (candidate.separation - 0.5) * candidate.stability * known
-
-
 def networks(candidate: Candidate) -> tuple[str, ...]:
     """Those of its families that are trained, not solved."""
     return tuple(family for family in candidate.family.split("+") if FAMILIES[family].epochs)
@@ -106,8 +99,8 @@ def choose(
         return fits[0], "the only family asked for"
     linear = [k for k in fits if not networks(candidates[k])]
     if not linear:
-        best = max(fits, key=lambda k: worth(candidates[k]))
-        close = [k for k in fits if worth(candidates[k]) >= worth(candidates[best]) - CLOSE]
+        best = max(fits, key=lambda k: candidates[k].worth)
+        close = [k for k in fits if candidates[k].worth >= candidates[best].worth - CLOSE]
         chosen = min(close, key=lambda k: candidates[k].latency_us)
         nearly = "" if chosen == best else f", within {CLOSE} of the best, and is the quickest of those"
         return chosen, f"of the networks it is worth most: {_told(candidates[chosen])}{nearly}"
@@ -115,18 +108,19 @@ def choose(
     rivals = [k for k in fits if networks(candidates[k]) or candidates[k].family == candidates[usual].family]
     best = max(rivals, key=lambda k: _lead(candidates[k], candidates[usual]))
     lead = _lead(candidates[best], candidates[usual])
-    rival = f"{named(candidates[best])} ({_told(candidates[best])})"
+    rival = f"{candidates[best].title} ({_told(candidates[best])})"
     if lead >= MARGIN and windows >= ENOUGH_WINDOWS:
         what = "together otherwise, which" if best in linear else "a network that"
         return best, f"{what} is {lead:.3f} better than the linear models as they are usually taken: {rival}"
     together = len(set(candidates[usual].family.split("+")) & set(panel)) > 1
-    what = "the linear models that see different things, together" if together else "the linear model for such a signal"
-    why = f"{what} ({_told(candidates[usual])})"
+    what = "linear models that see different things, together" if together else "the linear model for such a signal"
+    why = f"the default, {what} ({_told(candidates[usual])})"
     if lead > 0:
         short = (
             f"leads, but {windows:.0f} windows of normal running are too few to trust it, {ENOUGH_WINDOWS} are needed"
         )
-        why += f"; {rival} {short if lead >= MARGIN else f'is not {MARGIN:g} better, as it would have to be'}"
+        took = f"does not lead by {MARGIN:g} in worth and in separation, which it would take"
+        why += f"; {rival} {short if lead >= MARGIN else took}"
     return usual, why
 
 
@@ -153,7 +147,7 @@ def _panel(linear: list[tuple[int, Candidate]], known: set[str]) -> int:
     held = {k: len(set(candidate.family.split("+")) & known) for k, candidate in linear}
     most = max(held.values())
     fullest = [(k, candidate) for k, candidate in linear if held[k] == most]
-    return max(fullest, key=lambda each: (each[1].combination == "weighted", worth(each[1])))[0]
+    return max(fullest, key=lambda each: (each[1].combination == "weighted", each[1].worth))[0]
 
 
 def _lead(candidate: Candidate, usual: Candidate) -> float:
@@ -162,11 +156,12 @@ def _lead(candidate: Candidate, usual: Candidate) -> float:
     A panel that is held back in turn shows all times of a recording, a network the part that was kept from it: the
     steadiness of the two is not quite the same thing.
     """
-    return min(worth(candidate) - worth(usual), candidate.separation - usual.separation)
+    return min(candidate.worth - usual.worth, candidate.separation - usual.separation)
 
 
 def _told(candidate: Candidate) -> str:
-    facts = [f"ROC-AUC {candidate.separation:.4f} on injected anomalies", f"stability {candidate.stability:.2f}"]
+    facts = [f"worth {candidate.worth:.3f}", f"separation {candidate.separation:.3f}"]
+    facts.append(f"stability {candidate.stability:.2f}")
     if networks(candidate) and candidate.agreement is not None:
         facts.append(f"agreement of two seeds {candidate.agreement:.2f}")
     return ", ".join(facts)

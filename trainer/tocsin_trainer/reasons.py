@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from tocsin_trainer.markup import number, size
+from tocsin_trainer.markup import number
 from tocsin_trainer.results import Candidate, TrainingResult
 
 FIGURES = {  # of `tocsin_trainer.metrics`, as they are told
@@ -29,12 +29,18 @@ FIGURES = {  # of `tocsin_trainer.metrics`, as they are told
     "delay_s": "median delay, s",
     "best_f1": "best F1 (oracle: a limit that only the test labels could tell)",
 }
+MARGIN = 0.1  # of worth and of separation, by which a candidate has to lead the default to ship
+RULE = (
+    "Worth, ½ + (separation − ½) × stability × agreement, ranks them; labels do not. Linear models that see different "
+    f"things, together, are the default. Another ships only where its worth and its separation are both {MARGIN:g} "
+    "higher: made-up anomalies flatter networks, and real faults are not made up."
+)
 AGENT_RSS_MB = 70  # of an agent that scores one asset, as benchmarks/device_footprint.py measures it on x86-64
 _SHOWN = {
     *("family", "precision", "headroom", "bytes", "float_bytes", "latency_us", "parameters", "train_loss"),
     *("validation_loss", "gate", "threshold", "threshold_float", "separation", "figures", "figures_float", "played"),
     *("float_scores", "converted_scores", "seconds", "chosen", "why_not", "beside"),
-    *("stability", "agreement", "combination"),
+    *("stability", "agreement", "combination", "fitted_on"),
 }
 
 
@@ -55,26 +61,23 @@ def origin(candidate: Candidate) -> str:
     return f"method {limit.method}{values}"
 
 
-def named(candidate: Candidate) -> str:
-    """Its families, and how they are combined where that is not as usual."""
-    return candidate.family + (f" by {candidate.combination}" if candidate.combination not in ("", "weighted") else "")
-
-
 def why_not(candidate: Candidate, result: TrainingResult) -> str:
     """Why another one ships; as the run says, or what the numbers say."""
-    if candidate.why_not:
-        return candidate.why_not
-    if not candidate.gate.passed:
-        return f"refused by the gate: {candidate.gate.reason or 'decisions differ'}"
+    if candidate.why_not or not candidate.gate.passed:
+        return candidate.why_not or f"refused by the gate: {candidate.gate.reason or 'decisions differ'}"
     chosen = result.chosen
-    gain = candidate.separation - chosen.separation
-    if gain < -5e-4:
-        return f"separates {-gain:.3f} less than {chosen.family}"
-    better = f"separates {gain:.3f} more" if gain > 5e-4 else "separates as well"
-    if candidate.bytes > chosen.bytes and candidate.latency_us > chosen.latency_us:
-        cost = f"{size(candidate.bytes)} and {number(candidate.latency_us)} µs"
-        return f"{better}, at {cost} against {size(chosen.bytes)} and {number(chosen.latency_us)} µs of {chosen.family}"
-    return f"{better}: not the clear lead that it takes, as made-up anomalies are not the machine's own"
+    lead = candidate.worth - chosen.worth
+    if candidate.closed_form and "+" in chosen.family and "+" not in candidate.family:
+        part = "a part of what ships; " if candidate.family in chosen.family.split("+") else ""
+        return f"{part}a linear model alone misses faults that others see"
+    if lead < -5e-4:
+        return f"worth {-lead:.3f} less than {chosen.title}"
+    more = f"worth {max(lead, 0.0):.3f} more"
+    if not chosen.closed_form:
+        return f"{more}, and slower: {number(candidate.latency_us)} µs a window"
+    if min(lead, candidate.separation - chosen.separation) < MARGIN:
+        return f"{more}: {MARGIN:g} more in worth and in separation is what it takes"
+    return f"{more}, on a recording too short to trust that"
 
 
 def cost_figures(result: TrainingResult) -> dict[str, float]:

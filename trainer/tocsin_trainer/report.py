@@ -36,6 +36,9 @@ _SECTIONS = (
 )
 
 
+_STATES = {True: "good", False: "look", None: "open"}
+
+
 def write_report(result: TrainingResult, path: Path) -> None:
     """Writes the page, whole or not at all.
 
@@ -56,14 +59,13 @@ def page(result: TrainingResult) -> str:
 def _head(result: TrainingResult) -> str:
     """The first screen."""
     chosen, found = result.chosen, verdict(result)
-    state = "good" if all(check.good for check in found.checks) else "look"
+    state = "look" if any(check.good is False for check in found.checks) else "good"
     checks = "".join(
-        f'<li class="{"good" if check.good else "look"}"><span class="mark">{"✓" if check.good else "!"}</span>'
-        f"{text(check.words)}</li>\n"
+        f'<li class="{_STATES[check.good]}"><span class="mark">{check.mark}</span>{text(check.words)}</li>\n'
         for check in found.checks
     )
     lede = (
-        f"Ships <b>{text(chosen.family)}</b> in <b>{text(chosen.precision)}</b>: {size(chosen.bytes)}, "
+        f"Ships <b>{text(chosen.title)}</b> in <b>{text(chosen.precision)}</b>: {size(chosen.bytes)}, "
         f"{number(chosen.latency_us)} µs a window on the training machine, threshold {number(chosen.threshold.value)} "
         f"({text(origin(chosen))})."
     )

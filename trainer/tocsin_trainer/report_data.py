@@ -52,7 +52,10 @@ def choices(result: TrainingResult) -> str:
 def data(result: TrainingResult) -> str:
     """Channels, files, rows, seed: what it takes to do it again."""
     channels = [[channel.name, channel.unit or DASH] for channel in result.channels]
-    facts: list[list[object]] = [[f"rows, {name}", count] for name, count in result.rows.items()]
+    facts: list[list[object]] = [[f"rows, {name} part", count] for name, count in result.rows.items()]
+    for rows in sorted({c.fitted_on for c in result.candidates} - {""}):
+        names = [c.family for c in result.candidates if c.fitted_on == rows and not c.combination]
+        facts.append([f"fitted on: {rows}", ", ".join(names)])
     facts += [["seed", str(result.seed)], ["version", result.version], ["seconds in all", result.seconds]]
     facts += [[key, value] for key, value in result.extra.items() if key not in _OWN_PLACE]
     files = result.extra.get("data")

@@ -119,11 +119,11 @@ def figures_section(result: TrainingResult) -> str:
     if not keys:
         words = "There are no labels: nothing can be said of what would be found or missed, but for injected anomalies."
         return section("figures", title, f"<p>{words}</p>\n")
-    families = "".join(f'<th scope="colgroup" colspan="2" class="number">{text(c.family)}</th>' for c in everyone)
+    families = "".join(f'<th scope="colgroup" colspan="2" class="number">{text(c.title)}</th>' for c in everyone)
     families += "".join(f'<th scope="col" rowspan="2" class="number">{text(name)}</th>' for name in baselines)
     kinds = "".join(
         f'<th scope="col" class="number">float</th><th scope="col" class="number{" ships" * c.chosen}">'
-        f"{text(c.precision)}{' ✓' * c.chosen}</th>"
+        f"{text(c.precision)}{', ships' * c.chosen}</th>"
         for c in everyone
     )
     marked = [False, *(flag for c in everyone for flag in (False, c.chosen)), *[False] * len(baselines)]

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tocsin_trainer.figures import agreement_picture, histogram_picture, training_picture
-from tocsin_trainer.markup import figure, number, part, section, size, table, text
-from tocsin_trainer.reasons import cost_figures, further, named, origin, why_not
+from tocsin_trainer.markup import DASH, figure, number, part, section, size, table, text
+from tocsin_trainer.reasons import RULE, cost_figures, further, origin, why_not
 from tocsin_trainer.results import Candidate, TrainingResult
 
 
@@ -13,29 +13,32 @@ def candidates(result: TrainingResult) -> str:
     """Who stood for choice, float against converted, and why the others were not taken."""
     everyone = result.candidates
     labelled = any("vus_pr" in c.figures for c in everyone)
-    heads = ["candidate", "ships as", "size, float → shipped", "µs a window", "separation, float → shipped",
-             "stability", "agreement of seeds", "equal decisions",
-             *(["VUS-PR, float → shipped"] if labelled else []), "outcome"]  # fmt: skip
+    heads = ["candidate", "outcome", "worth", "separation, float → shipped", "stability", "agreement of seeds",
+             *(["VUS-PR, float → shipped"] if labelled else []), "ships as", "size, float → shipped", "µs a window",
+             "equal decisions", "fitted on"]  # fmt: skip
     rows = [
         [
-            f"{named(c)}{' ✓' * c.chosen}",
+            c.title,
+            "ships" if c.chosen else why_not(c, result),
+            f"{c.worth:.3f}",
+            f"{c.gate.auc_float:.3f} → {c.separation:.3f}",
+            f"{c.stability:.2f}",
+            DASH if c.closed_form else "not measured" if c.agreement is None else f"{c.agreement:.2f}",
+            *([_pair(c.figures_float.get("vus_pr"), c.figures.get("vus_pr"))] if labelled else []),
             c.precision,
             f"{size(c.float_bytes)} → {size(c.bytes)}",
             c.latency_us,
-            f"{c.gate.auc_float:.3f} → {c.separation:.3f}",
-            f"{c.stability:.2f}",
-            "not measured" if c.agreement is None else f"{c.agreement:.2f}",
             part(c.gate.agreement),
-            *([_pair(c.figures_float.get("vus_pr"), c.figures.get("vus_pr"))] if labelled else []),
-            "ships" if c.chosen else why_not(c, result),
+            c.fitted_on or DASH,
         ]
-        for c in sorted(everyone, key=lambda c: (not c.chosen, not c.gate.passed, -c.separation))
+        for c in sorted(everyone, key=lambda c: (not c.chosen, not c.gate.passed, -c.worth))
     ]
+    rows += [[family, f"not fitted: {why}", *[None] * (len(heads) - 2)] for family, why in result.left_out]
     note = (
         "Separation: ROC-AUC between normal windows and the same with made-up anomalies; 1 is perfect, 0.5 is chance. "
         "It is no rate of detection. Stability: of these anomalies, the part that a limit from the worst block of time "
         "leaves of what a usual one finds. Agreement: rank correlation with a model of another seed, measured where a "
-        "network would ship. Worth, ½ + (separation − ½) · stability · agreement, ranks candidates; labels do not."
+        f"network would ship; a linear model has no seed. {RULE}"
     )
     body = (
         f'<p>{text(_why(result))}</p>\n{table(heads, rows)}<p class="note">{note}</p>\n'
@@ -58,11 +61,13 @@ def _details(result: TrainingResult) -> str:
         ("· equal decisions", lambda c: c.gate.agreement),
         ("· ROC-AUC on injected anomalies, float", lambda c: c.gate.auc_float),
         ("· ROC-AUC on injected anomalies, converted", lambda c: c.gate.auc_converted),
-        ("· distortion far outside of normal running", lambda c: c.gate.distortion),
+        ("· distortion far outside of normal running", lambda c: None if c.combination else c.gate.distortion),
         ("separation", lambda c: c.separation),
         ("stability over blocks of time", lambda c: c.stability),
-        ("agreement of seeds", lambda c: c.agreement),
-        ("members combined by", lambda c: c.combination),
+        ("agreement of seeds", lambda c: None if c.closed_form else c.agreement),
+        ("worth", lambda c: c.worth),
+        ("members combined by", lambda c: c.combination or DASH),
+        ("fitted on", lambda c: c.fitted_on or DASH),
         ("threshold", lambda c: c.threshold.value),
         ("threshold of the float model", lambda c: c.threshold_float.value),
         ("seconds to train and convert", lambda c: c.seconds),
@@ -70,7 +75,7 @@ def _details(result: TrainingResult) -> str:
     extras = [further(c) for c in everyone]
     body = [[name, *(value(c) for c in everyone)] for name, value in rows]
     body += [[name, *(extra.get(name) for extra in extras)] for name in sorted({key for e in extras for key in e})]
-    heads = ["", *(f"{c.family} ✓ ships" if c.chosen else c.family for c in everyone)]
+    heads = ["", *(f"{c.title} – ships" if c.chosen else c.title for c in everyone)]
     return table(heads, body, marked=[False, *(c.chosen for c in everyone)])
 
 
@@ -113,9 +118,9 @@ def training(result: TrainingResult) -> str:
     trained = tuple(
         c for c in result.candidates if len(c.train_loss) and c is curves[c.train_loss.tobytes()]
     )  # an ensemble has its member's curve
-    closed = ", ".join(c.family for c in result.candidates if not len(c.train_loss))
+    closed = ", ".join(c.family for c in result.candidates if c.closed_form and not c.combination)
     drawn = figure(training_picture(trained), "Training dashed, validation solid.") if trained else ""
-    note = f'<p class="note">Fitted in closed form, without epochs: {text(closed)}.</p>\n' if closed else ""
+    note = f'<p class="note">Solved, without epochs: {text(closed)}.</p>\n' if closed else ""
     return section("training", "Training", drawn + note)
 
 
@@ -138,14 +143,14 @@ def _why(result: TrainingResult) -> str:
     """Why the chosen one ships: as the run says, or what its numbers say."""
     for choice in result.choices:
         if choice.what.lower() in {"model", "family", "candidate"}:
-            return f"{result.chosen.family} ships: {choice.why}"
+            return f"{result.chosen.title} ships: {choice.why}."
     chosen = result.chosen
     passed = [c for c in result.candidates if c.gate.passed]
     best = max(passed or result.candidates, key=lambda c: c.separation)
     if best.separation <= chosen.separation:
-        return f"{chosen.family} ships: none of the {len(passed)} that passed the gate separates anomalies better."
+        return f"{chosen.title} ships: none of the {len(passed)} that passed the gate separates anomalies better."
     return (
-        f"{chosen.family} ships with a separation of {chosen.separation:.3f}; {best.family} has {best.separation:.3f} "
+        f"{chosen.title} ships with a separation of {chosen.separation:.3f}; {best.title} has {best.separation:.3f} "
         f"at {size(best.bytes)} against {size(chosen.bytes)}."
     )
 

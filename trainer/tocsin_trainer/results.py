@@ -184,6 +184,7 @@ class Candidate:
         stability: of its scores over blocks of time, 0 to 1, see `tocsin_trainer.ranking`.
         agreement: with a model of another seed, 0 to 1; None where it was not measured.
         combination: of several members, one of `tocsin_trainer.options.COMBINE`; empty for a single one.
+        fitted_on: which rows of normal running its weights come from, in words.
     """
 
     family: str
@@ -211,6 +212,26 @@ class Candidate:
     stability: float = 1.0
     agreement: float | None = None
     combination: str = ""
+    fitted_on: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its families, and how they are combined: `t2+pca (weighted)`."""
+        return f"{self.family} ({self.combination})" if self.combination else self.family
+
+    @property
+    def worth(self) -> float:
+        """What ranks it, ½ to 1: what it tells apart beyond chance, less what wandering and luck take of that.
+
+        An agreement that is not known counts 1.
+        """
+        known = 1.0 if self.agreement is None else self.agreement
+        return 0.5 + (self.separation - 0.5) * self.stability * known
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether all of its members are solved, not trained: there is no seed and no epoch."""
+        return not len(self.train_loss)
 
 
 @dataclass(frozen=True)
@@ -237,6 +258,7 @@ class TrainingResult:
             made this), `promise` (dict of `sentence`, `asked`, `promised`, `interval`, `needed_hours`), `data` (list of
             {file, sha256}).
         quality: of the recordings of normal running; None where they were not graded.
+        left_out: (family, why) of those that such data do not suit: they were not fitted.
     """
 
     asset: str
@@ -256,6 +278,7 @@ class TrainingResult:
     seconds: float
     extra: dict[str, Any] = field(default_factory=dict)
     quality: DataQuality | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def chosen(self) -> Candidate:

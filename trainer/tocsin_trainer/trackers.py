@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from tocsin.errors import ConfigError, TocsinError
 from tocsin_trainer.options import TrainOptions
-from tocsin_trainer.reasons import named
 from tocsin_trainer.results import TrainingResult
 
 Options = Mapping[str, str | int | float]
@@ -186,6 +185,7 @@ def asked(options: TrainOptions) -> Options:
 def keep(tracker: Tracker, result: TrainingResult, files: Sequence[Path]) -> None:
     """What a run came to: a few figures of every candidate, and the files it made."""
     for c in result.candidates:
+        key = f"{c.family}.{c.combination}" if c.combination else c.family  # no tracker takes every letter
         found = {
             "separation": c.separation,
             "stability": c.stability,
@@ -193,7 +193,7 @@ def keep(tracker: Tracker, result: TrainingResult, files: Sequence[Path]) -> Non
             "window_us": c.latency_us,
             "seconds": c.seconds,
         }
-        tracker.log(0, {f"{named(c)}/{name}": value for name, value in {**found, **c.figures}.items()})
+        tracker.log(0, {f"{key}/{name}": value for name, value in {**found, **c.figures}.items()})
     for path in files:
         tracker.file(path)
 

@@ -88,7 +88,7 @@ def train(
     shown, cleaned = inputs.choose(seen.all_normal, data.sample_rate_hz, hop, data.channels, options.inputs)
     grid, told = _modes(data, split, grid, options)
     run = Run(grid, shown, options, progress, tracker)
-    candidates, shipped, made, skipped = _candidates(data, split, labelled, seen, run)
+    candidates, shipped, made, left_out = _candidates(data, split, labelled, seen, run)
     result = TrainingResult(
         asset=options.asset,
         version=options.version or created.strftime("%Y%m%d-%H%M%S"),
@@ -100,11 +100,12 @@ def train(
         hop=hop,
         rows=split.rows(),
         choices=(*data.choices, *choices, *cleaned, told, smoothed, *made),
-        warnings=(*data.warnings, *skipped),
+        warnings=(*data.warnings, *_left_out(left_out, options)),
         candidates=candidates,
         k_table=tuple(k_table(shipped.candidate.converted_scores)),
         baselines=baselines(shipped.candidate.played[-1], options.seed) if labelled else {},
         quality=quality(loaded),
+        left_out=left_out,
         seconds=time.perf_counter() - begin,
         extra=_promised(shipped.candidate.threshold) | {"command": options.command},
     )
@@ -144,6 +145,12 @@ def _promised(threshold: Threshold) -> dict[str, Any]:
     }
 
 
+def _left_out(left_out: tuple[tuple[str, str], ...], options: TrainOptions) -> list[str]:
+    """A warning for each family that was asked for by name, or that nothing foresaw."""
+    foreseen = inputs.WHY_UNSUITED if options.families == DEFAULT else {}
+    return [f"{family} is left out: {why}" for family, why in left_out if family not in foreseen]
+
+
 @dataclass(frozen=True)
 class _Shipped:
     """What goes into the bundle."""
@@ -159,11 +166,11 @@ def _candidates(
     labelled: ds.Dataset | None,
     seen: Parts,
     run: Run,
-) -> tuple[tuple[Candidate, ...], _Shipped, tuple[Choice, ...], tuple[str, ...]]:
-    """All candidates, the one that ships, how it was chosen and made, and what was left out."""
+) -> tuple[tuple[Candidate, ...], _Shipped, tuple[Choice, ...], tuple[tuple[str, str], ...]]:
+    """All candidates, the one that ships, how it was chosen and made, and what was left out, and why."""
     judge = Judge(seen, run.grid, run.options, split, labelled)
     with Converter() as converter:  # it loads tensorflow while the families are fitted
-        built, normal, skipped = _build(data, seen, converter, run)
+        built, normal, left_out = _build(data, seen, converter, run)
     run.progress("judge", 0, 1, "")
     groups = _groups(built, normal, run)
     judged = [judge.candidate(group, _together(group, normal), combine) for group, combine in groups]
@@ -175,26 +182,29 @@ def _candidates(
     place, why = _chosen(candidates, built, data, seen, run)
     candidates[place] = replace(candidates[place], chosen=True)
     against = compared(tuple(candidates))
-    made = [Choice("model", candidates[place].family, why if against is None else f"{why}; {against.sentence()}")]
+    made = [Choice("model", candidates[place].title, why if against is None else f"{why}; {against.sentence()}")]
     members = groups[place][0]
     if len(members) > 1:
         how = candidates[place].combination
         made.append(Choice("combined by", how, "asked for" if _asked(run) else USUAL.get(how, "worth clearly more")))
     if any(each.family in normal for each in members):
-        why = "a short recording: each block of time is scored by models fitted on the others, for the limit"
+        why = (
+            "a short recording: what ships is fitted on all rows; its limit comes from models of the same kind, each "
+            "fitted without the block of time that it scores"
+        )
         made.append(Choice("fitted on", "all rows", why))
-    return tuple(candidates), _Shipped(members, candidates[place], judged[place][1]), tuple(made), skipped
+    return tuple(candidates), _Shipped(members, candidates[place], judged[place][1]), tuple(made), left_out
 
 
 def _build(
     data: ds.Dataset, seen: Parts, converter: Converter, run: Run
-) -> tuple[tuple[Built, ...], dict[str, Normal], tuple[str, ...]]:
+) -> tuple[tuple[Built, ...], dict[str, Normal], tuple[tuple[str, str], ...]]:
     """Every family, fitted and then converted; normal running scored by those cross-fitted; what is left out, and why.
 
     Closed forms of a short recording are cross-fitted; all else is fitted on the training part.
     """
     short, options = is_short(data, run.grid), run.options
-    models, normal, skipped = [], {}, []
+    models, normal, left_out = [], {}, []
     built: dict[str, Built] = {}
     families = (*options.families, *_beside(run))
     for n, family in enumerate(families):
@@ -209,15 +219,12 @@ def _build(
         except DataError as error:  # t2 holds only so many numbers a window
             if options.families == (family,):
                 raise
-            if family not in options.families:
-                continue
-            if options.families == DEFAULT and family in inputs.UNSUITED.get(run.inputs.kind, ()):
-                continue  # nobody asked for it by name
-            skipped.append(f"{family} is left out: {error}")
+            if family in options.families:
+                left_out.append((family, str(error)))
     for n, (model, preprocessor, shown) in enumerate(models):
         run.progress("convert", n, len(models), model.family)
         built[model.family] = converted(model, preprocessor, shown, converter, seen, run)
-    return tuple(built[family] for family in families if family in built), normal, tuple(skipped)
+    return tuple(built[family] for family in families if family in built), normal, tuple(left_out)
 
 
 def _beside(run: Run) -> tuple[str, ...]:

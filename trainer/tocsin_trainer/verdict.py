@@ -1,6 +1,6 @@
 """What a training run comes to, in a few plain sentences: the first thing a reader sees.
 
-Rules: a check is good, or needs a look; nothing is good because it was not measured; what was not measured is said.
+Rules: a check is good, or needs a look; what was not measured is neither, and is said.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,17 @@ class Check:
     """One sentence of the verdict.
 
     Attributes:
-        good: false where somebody should look before this ships.
+        good: false where somebody should look before this ships; None where nothing was measured.
         words: what is so, and what to do where it is not good.
     """
 
-    good: bool
+    good: bool | None
     words: str
+
+    @property
+    def mark(self) -> str:
+        """One letter for a list."""
+        return "–" if self.good is None else "✓" if self.good else "!"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def verdict(result: TrainingResult) -> Verdict:
         *_promise(result),
         *_data(result),
     )
-    open_ = sum(not check.good for check in checks)
+    open_ = sum(check.good is False for check in checks)
     if not gate.passed:
         headline = "Do not ship this: the converted model does not decide as the trained one"
     elif open_:
@@ -75,8 +80,8 @@ def _labelled(result: TrainingResult) -> list[Check]:
     chosen, limit = result.chosen, result.chosen.threshold.value
     parts = [played for played in chosen.played if played.row_label is not None]
     if not parts:
-        words = "No labelled recording was given, so nothing says how many faults it would find: give one with --test."
-        return [Check(True, words)]
+        words = "Not measured: how many faults it would find. Give a labelled recording with --test to know."
+        return [Check(None, words)]
     checks = []
     events = [event for played in parts for event in labelled_events(played, result.channels, limit)]
     if events:
