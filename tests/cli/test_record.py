@@ -117,7 +117,7 @@ def test_an_export_to_parquet_reads_back_the_same_or_says_what_is_missing(
     try:
         import pyarrow.parquet as pq
     except ImportError:
-        assert code == 1 and "pip install 'tocsin[parquet]'" in said and not out.exists()
+        assert code == 1 and "pip install '.[parquet]'" in said and not out.exists()
         return
     table = pq.read_table(out)
     assert code == 0 and table.column_names == ["time", "pressure", "flow"]

@@ -43,8 +43,17 @@ def test_another_rate_is_refused_with_an_example(text: str) -> None:
 def test_a_promise_says_its_interval_and_a_refusal_what_would_be_needed() -> None:
     assert "about 1/week false alarms" in KEPT.sentence() and "3/week" in KEPT.sentence()
     assert KEPT.promised == KEPT.asked
-    assert "cannot be promised" in REFUSED.sentence() and "5.4 weeks of normal running would" in REFUSED.sentence()
+    assert (
+        "cannot be promised" in REFUSED.sentence()
+        and "about 5.4 weeks of normal running and train again" in REFUSED.sentence()
+    )
     assert REFUSED.promised == REFUSED.high
+
+
+def test_no_rate_is_told_that_nobody_can_imagine() -> None:
+    said = replace(REFUSED, low=2.4e-21, expected=0.033, high=450.0, hours=0.3).sentence()
+    assert said.startswith("1/week false alarms cannot be promised: 18 minutes of normal running are too few to tell.")
+    assert "Expect up to 450/hour." in said and "e-" not in said and "guess" not in said
 
 
 def test_the_manifest_keeps_a_promise() -> None:
@@ -92,10 +101,10 @@ def test_the_interval_of_a_count_holds_the_rate_it_came_from_nine_times_in_ten()
         (
             9,
             1,
-            "9 alarms in 7 days of normal running, 4.7/week to 2.2/day: more than promised (expected 1.7/month to",
+            "9 alarms in 7 days of normal running, 5/week to 2/day: more than promised (expected 2/month to",
         ),
-        (40, 20, "as promised (expected 1.7/month to 3/week)"),
-        (0, 0.5, "0 alarms in 3.5 days of normal running, at most 5.9/week: as promised"),
+        (40, 20, "as promised (expected 2/month to 3/week)"),
+        (0, 0.5, "0 alarms in 3.5 days of normal running, up to 6/week: as promised"),
         (0, 0.05, "too short to tell more"),
         (0, 40, "less than expected"),
     ],

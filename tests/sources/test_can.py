@@ -179,5 +179,5 @@ def test_an_interface_that_is_not_there_is_told():
 
 def test_without_the_extra_it_says_which_one_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "can", None)
-    with pytest.raises(SourceError, match=r"pip install 'tocsin\[can\]'"):
+    with pytest.raises(SourceError, match=r"pip install '\.\[can\]'"):
         CanSource(the_settings()).open()

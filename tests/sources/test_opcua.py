@@ -342,5 +342,5 @@ def test_a_session_ends_with_its_source_and_leaves_no_thread(plc):
 
 def test_without_the_extra_it_says_which_one_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "asyncua", None)
-    with pytest.raises(SourceError, match=r"pip install 'tocsin\[opcua\]'"):
+    with pytest.raises(SourceError, match=r"pip install '\.\[opcua\]'"):
         OpcuaSource(the_settings("opc.tcp://plc:4840")).open()

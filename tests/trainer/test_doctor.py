@@ -64,6 +64,6 @@ def test_the_trainer_side_names_backend_extras_and_a_real_conversion(examined: D
 def test_a_missing_extra_is_named_with_the_line_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "EXTRAS", {"trainer": (("no_such_module",), "training"), "x": (("nor_this",), "more")})
     needed, optional = doctor._extras()
-    assert (needed.state, needed.mend) == ("bad", "pip install 'tocsin[trainer]'")
+    assert (needed.state, needed.mend) == ("bad", "pip install '.[trainer]'")
     assert "no_such_module not installed" in needed.found
-    assert (optional.state, optional.mend) == ("note", "pip install 'tocsin[x]'")
+    assert (optional.state, optional.mend) == ("note", "pip install '.[x]'")

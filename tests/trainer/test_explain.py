@@ -179,7 +179,7 @@ def test_shapley_values_are_the_same_in_every_run_and_leave_the_common_generator
 def test_without_the_extra_shap_says_which_and_lime_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shap", None)
     bundle = load_bundle(SMALL)
-    with pytest.raises(TocsinError, match=r"extra `explain`.*tocsin\[explain\].*--method exact,lime"):
+    with pytest.raises(TocsinError, match=r"extra `explain`.*\.\[explain\].*--method exact,lime"):
         explain(bundle, with_offset(bundle, 0), ("exact", "shap"))
     assert explain(bundle, with_offset(bundle, 0), ("exact", "lime")).lime is not None
 

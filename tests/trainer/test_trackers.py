@@ -17,7 +17,7 @@ LOSSES = (0.5, 0.25, 0.125)
 
 def needs(module: str) -> None:
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed: pip install 'tocsin[trackers]'")
+        pytest.skip(f"{module} is not installed: pip install '.[trackers]'")
 
 
 def kept(where: str, report: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_run_that_breaks_off_is_ended_too(tmp_path: Path) -> None:
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with (
-        pytest.raises(TocsinError, match=r"Weights & Biases is not installed.*tocsin\[trackers\]"),
+        pytest.raises(TocsinError, match=r"Weights & Biases is not installed.*\.\[trackers\]"),
         tracked("wandb:x", "a", {}),
     ):
         pass

@@ -201,6 +201,10 @@ def test_members_are_combined_as_asked_and_stacking_reports_only_labels_that_it_
 def test_without_a_word_the_panel_stands_for_choice_by_each_way_that_needs_no_label(all_families: Trained) -> None:
     panel = [each for each in all_families.result.candidates if each.family == "t2+pca+pca_short"]
     assert [each.combination for each in panel] == ["weighted", "mean", "max"]
-    found = json.loads(all_families.metrics.read_text())["candidates"]
+    document = json.loads(all_families.metrics.read_text())
+    found = document["candidates"]
+    assert document["left_out"] == [
+        {"family": "adjusted_limits", "why": all_families.result.left_out[0][1]}
+    ] and "means nothing for a slow signal" in str(document["left_out"])
     assert all(0 <= each["stability"] <= 1 for each in found)
     assert {each["agreement"] for each in found if each["family"] == "t2"} == {1.0}

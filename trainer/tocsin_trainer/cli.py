@@ -266,7 +266,7 @@ def train(
             from tocsin_trainer.train import train as run  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
-            f"training needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
+            f"training needs the extra `trainer` ({error.name} is missing): pip install '.[trainer]'"
         ) from error
     with shown(sys.stderr, quiet) as progress, tracked(options.fitting.track, options.asset, asked(options)) as tracker:
         trained = run(options, progress, recordings, tracker)

@@ -44,7 +44,7 @@ def _extras() -> Iterator[Finding]:
         if missing:
             state = "bad" if extra == "trainer" else "note"
             found = f"{use}: {', '.join(missing)} not installed"
-            yield Finding(f"extra {extra}", found, state, f"pip install 'tocsin[{extra}]'")
+            yield Finding(f"extra {extra}", found, state, f"pip install '.[{extra}]'")
         else:
             yield Finding(f"extra {extra}", f"{use}: complete")
 
@@ -69,7 +69,7 @@ def _backend() -> Iterator[Finding]:
         name = keras.backend.backend()
         seen = gpus()
     except Exception as error:  # noqa: BLE001 - a broken driver or wheel fails in any way
-        yield Finding("keras", f"does not load: {str(error)[:200]}", "bad", "pip install --upgrade 'tocsin[trainer]'")
+        yield Finding("keras", f"does not load: {str(error)[:200]}", "bad", "pip install --upgrade '.[trainer]'")
         return
     yield Finding("keras", f"{keras.__version__} on {name} {_version(name)}")
     other = {"tensorflow": "jax", "jax": "tensorflow"}.get(name, "tensorflow")
@@ -78,7 +78,7 @@ def _backend() -> Iterator[Finding]:
         together = "; they train together" if len(seen) > 1 and name == "tensorflow" else ""
         yield Finding("gpu", f"{', '.join(seen)}{together}")
     else:
-        mend = "" if not Path("/dev/nvidia0").exists() else "pip install 'tocsin[trainer-gpu]'; KERAS_BACKEND=jax"
+        mend = "" if not Path("/dev/nvidia0").exists() else "pip install '.[trainer-gpu]'; KERAS_BACKEND=jax"
         yield Finding("gpu", "none seen: training runs on the CPU", "note" if mend else "ok", mend)
     yield Finding("mixed precision", "on, as there is a GPU" if uses_float16("auto") else "off, as there is no GPU")
 
@@ -105,7 +105,7 @@ def _conversion() -> Finding:
             converter.add(fitted, windows)
             model = TfliteModel(converter.convert(fitted, "int8").content)
     except TocsinError as error:
-        mend = "pip install --force-reinstall 'tocsin[trainer]'"
+        mend = "pip install --force-reinstall '.[trainer]'"
         return Finding("conversion", str(error), "bad", mend)
     apart = float(np.abs(model.predict(windows) - np.asarray(fitted.model(windows))).max())
     return Finding("conversion", f"a tiny network became int8 and differs by {apart:.2g} at most")

@@ -102,7 +102,7 @@ def evaluate(
         from tocsin_trainer.evaluation_text import shown  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
-            f"evaluating needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
+            f"evaluating needs the extra `trainer` ({error.name} is missing): pip install '.[trainer]'"
         ) from error
     from tocsin_trainer.labels import labelled, read_labels, untouched  # noqa: PLC0415
     from tocsin_trainer.recorded import read_recorded  # noqa: PLC0415

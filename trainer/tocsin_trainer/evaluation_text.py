@@ -34,12 +34,18 @@ def shown(evaluation: Evaluation) -> str:
 
 
 def promise_words(evaluation: Evaluation) -> list[str]:
-    """The measured rate of false alarms beside the promised one; nothing where no rate was promised."""
+    """The measured rate of false alarms beside the promised one; nothing where no rate was promised.
+
+    Without labels nobody knows which of them are false.
+    """
     promise = evaluation.promise
     if promise is None:
         return []
     refused = f"; {rate_text(promise.asked)} was asked for and could not be promised" if promise.refused else ""
-    return [f"false alarms: {promise.measured(evaluation.tally())}{refused}"]
+    said = f"{promise.measured(evaluation.tally())}{refused}"
+    if evaluation.labelled:
+        return [f"false alarms: {said}"]
+    return [f"alarms: {said.replace('normal running', 'running')} (false only if the machine was well)"]
 
 
 def alarm_words(evaluation: Evaluation) -> str:

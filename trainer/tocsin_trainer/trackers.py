@@ -212,5 +212,5 @@ def _library(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise TocsinError(
-            f"--track: {name} is not installed ({error.name} is missing): pip install 'tocsin[trackers]'"
+            f"--track: {name} is not installed ({error.name} is missing): pip install '.[trackers]'"
         ) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tocsin.core.bundle import Bundle
-from tocsin.core.promise import rate_text
+from tocsin.core.promise import estimate_text, rate_text
 from tocsin.core.scoring import Scorer
 from tocsin.core.threshold import Threshold, k_table
 from tocsin.errors import DataError
@@ -139,7 +139,7 @@ def _promised(threshold: Threshold) -> dict[str, Any]:
             "sentence": made.sentence(),
             "asked": rate_text(made.asked),
             "promised": None if made.refused else rate_text(made.asked),
-            "interval": [rate_text(made.low), rate_text(made.high)],
+            "interval": estimate_text(made.low, made.high),
             "needed_hours": made.needed_hours,
         }
     }

@@ -98,7 +98,7 @@ def demo(out: Path, seed: int, as_json: bool) -> int:
     missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
     if missing:
         extras = ",".join(sorted({EXTRAS[name] for name in missing}))
-        raise TocsinError(f"the demo needs {missing[0]}, which is not installed: pip install 'tocsin[{extras}]'")
+        raise TocsinError(f"the demo needs {missing[0]}, which is not installed: pip install '.[{extras}]'")
     say = _Say(as_json)
     out.mkdir(parents=True, exist_ok=True)
     for name in (f"{asset.files}_{part}.csv.gz" for asset in ASSETS for part in ("normal", "test")):

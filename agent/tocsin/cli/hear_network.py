@@ -141,7 +141,7 @@ def browse_opcua(url: str, timeout_s: float) -> Heard:
         from asyncua import ua  # noqa: PLC0415 - an extra
         from asyncua.sync import Client  # noqa: PLC0415
     except ImportError as error:
-        raise SourceError("OPC UA needs the extra `opcua`: pip install 'tocsin[opcua]'") from error
+        raise SourceError("OPC UA needs the extra `opcua`: pip install '.[opcua]'") from error
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     numbers = {getattr(ua.VariantType, name) for name in ("Boolean", "SByte", "Byte", "Float", "Double")}
     numbers |= {getattr(ua.VariantType, f"{sign}Int{bits}") for sign in ("", "U") for bits in (16, 32, 64)}

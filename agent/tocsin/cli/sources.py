@@ -81,7 +81,7 @@ def kinds() -> Iterator[Kind]:
     for name in sorted(SOURCES):
         missing = [module for module in NEEDS.get(name, ()) if importlib.util.find_spec(module) is None]
         page = PAGES.get(name, f"docs/configure/{name}.md")
-        mend = f"pip install 'tocsin[{name}]'" if missing else ""
+        mend = f"pip install '.[{name}]'" if missing else ""
         yield Kind(name, _text(settings_class(name)), not missing, mend, page, "tocsin")
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         if point.name not in SOURCES:

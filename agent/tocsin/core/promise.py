@@ -16,6 +16,7 @@ from tocsin.errors import BundleError, ConfigError
 HOURS = {"hour": 1.0, "day": 24.0, "week": 168.0, "month": 730.5, "year": 8766.0}
 SURPRISE = 0.01  # so improbable has a count to be, even at the upper rate, for a promise to be broken
 SHARP = 4.0  # times the upper rate: an interval that reaches further tells little
+HARDLY_EVER = 0.1 / HOURS["year"]
 NINE_IN_TEN = 1.645  # deviations of the normal law on each side
 
 
@@ -51,13 +52,31 @@ def rate_text(per_hour: float) -> str:
     )
 
 
+def estimate_text(low: float, high: float) -> str:
+    """An estimated rate, from low to high times an hour: no more digits than an estimate has.
+
+    >>> estimate_text(1.7 / 730.5, 5.1 / 168), estimate_text(1e-13, 450), estimate_text(0.0, 0.0)
+    ('2/month to 5/week', 'up to 450/hour', 'less than one in ten years')
+    """
+    if high < HARDLY_EVER:
+        return "less than one in ten years"
+    return f"up to {_rounded(high)}" if low < HARDLY_EVER else f"{_rounded(low)} to {_rounded(high)}"
+
+
+def _rounded(per_hour: float) -> str:
+    unit = next((unit for unit, hours in HOURS.items() if per_hour * hours >= 0.95), "year")
+    count = per_hour * HOURS[unit]
+    return f"{count:.1g}/{unit}" if count < 10 else f"{float(f'{count:.2g}'):.0f}/{unit}"
+
+
 def hours_text(hours: float) -> str:
     """Hours as a person says them.
 
-    >>> hours_text(5), hours_text(100), hours_text(2000)
-    ('5 hours', '4.2 days', '12 weeks')
+    >>> hours_text(0.3), hours_text(5), hours_text(100), hours_text(2000)
+    ('18 minutes', '5 hours', '4.2 days', '12 weeks')
     """
-    unit, size = next((u, HOURS[u]) for u in ("week", "day", "hour") if hours >= 3 * HOURS[u] or u == "hour")
+    units = (("week", HOURS["week"]), ("day", HOURS["day"]), ("hour", 1.0), ("minute", 1 / 60))
+    unit, size = next((u, size) for u, size in units if hours >= 3 * size or u == "minute")
     return f"{hours / size:.2g} {unit}s" if hours < 100 * size else f"{hours / size:.0f} {unit}s"
 
 
@@ -95,7 +114,7 @@ class Tally:
         low, high = self.between()
         if not self.hours:
             return many
-        return f"{many}, {rate_text(low)} to {rate_text(high)}" if low else f"{many}, at most {rate_text(high)}"
+        return f"{many}, {estimate_text(low, high)}"
 
 
 @dataclass(frozen=True)
@@ -129,16 +148,16 @@ class Promise:
 
     def sentence(self) -> str:
         """The promise, or the refusal, in words."""
-        between = f"between {rate_text(self.low)} and {rate_text(self.high)}"
+        between = estimate_text(self.low, self.high)
         if not self.refused:
             return (
                 f"about {rate_text(self.expected)} false alarms, nine times in ten {between}, "
                 f"from {hours_text(self.hours)} of normal running"
             )
         return (
-            f"{rate_text(self.asked)} false alarms cannot be promised: {hours_text(self.hours)} of normal running do "
-            f"not show it. The limit is the best guess, {rate_text(self.expected)}; expect {between}. About "
-            f"{hours_text(self.needed_hours)} of normal running would support it"
+            f"{rate_text(self.asked)} false alarms cannot be promised: {hours_text(self.hours)} of normal running are "
+            f"too few to tell. Expect {between}. Record about {hours_text(self.needed_hours)} of normal running and "
+            "train again"
         )
 
     def broken_by(self, episodes: int, hours: float) -> bool:
@@ -154,7 +173,7 @@ class Promise:
 
     def measured(self, tally: Tally) -> str:
         """What was counted beside what is promised, in words."""
-        expected = f"expected {rate_text(self.low)} to {rate_text(self.high)}"
+        expected = f"expected {estimate_text(self.low, self.high)}"
         if self.broken_by(tally.episodes, tally.hours):
             return f"{tally.sentence()}: more than {'expected' if self.refused else 'promised'} ({expected})"
         low, high = tally.between()

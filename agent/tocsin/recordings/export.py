@@ -82,7 +82,7 @@ def _parquet(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleB
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
-            "Parquet needs pyarrow: pip install 'tocsin[parquet]', or name a .csv file instead"
+            "Parquet needs pyarrow: pip install '.[parquet]', or name a .csv file instead"
         ) from error
     times = pa.timestamp("us", tz="UTC")
     schema = pa.schema([("time", times), *((channel.name, pa.float64()) for channel in channels)])

@@ -121,7 +121,7 @@ class Modbus:
             )
             from pymodbus.server import ModbusTcpServer  # noqa: PLC0415
         except ImportError as error:
-            raise TocsinError("a Modbus server needs pymodbus: pip install 'tocsin[modbus]'") from error
+            raise TocsinError("a Modbus server needs pymodbus: pip install '.[modbus]'") from error
         self._block = ModbusSequentialDataBlock(1, [0] * (2 * len(CHANNELS)))  # pymodbus counts from 1 here
         context = ModbusServerContext(ModbusDeviceContext(ir=self._block, hr=self._block), single=True)
         self._loop = asyncio.new_event_loop()
@@ -178,7 +178,7 @@ class OpcUa:
             from asyncua import ua  # noqa: PLC0415 - an extra
             from asyncua.sync import Server  # noqa: PLC0415
         except ImportError as error:
-            raise TocsinError("an OPC UA server needs asyncua: pip install 'tocsin[opcua]'") from error
+            raise TocsinError("an OPC UA server needs asyncua: pip install '.[opcua]'") from error
         self._ua = ua
         self._server = Server()
         try:

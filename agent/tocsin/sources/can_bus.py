@@ -140,7 +140,7 @@ class CanSource:
             import can  # noqa: PLC0415 - only where a CAN bus is used
             import cantools  # noqa: F401, PLC0415
         except ImportError as error:
-            raise SourceError("CAN needs the extra `can`: pip install 'tocsin[can]'") from error
+            raise SourceError("CAN needs the extra `can`: pip install '.[can]'") from error
         if self._decoder is None:
             self._decoder = FrameDecoder(self._settings)
             self.channels = self._decoder.channels

@@ -100,7 +100,7 @@ class ModbusSource:
         try:
             import pymodbus.client  # noqa: F401, PLC0415 - only where Modbus is used
         except ImportError as error:
-            raise SourceError("Modbus needs pymodbus: pip install 'tocsin[modbus]'") from error
+            raise SourceError("Modbus needs pymodbus: pip install '.[modbus]'") from error
         logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it says at every time-out, health counts
         self.close()
         first = self._connection()

@@ -141,7 +141,7 @@ class OpcuaSource:
         try:
             import asyncua  # noqa: F401, PLC0415 - here, as it takes a while, which is not the server's
         except ImportError as error:
-            raise SourceError("OPC UA needs the extra `opcua`: pip install 'tocsin[opcua]'") from error
+            raise SourceError("OPC UA needs the extra `opcua`: pip install '.[opcua]'") from error
         self._rows.forget()
         self._session = session = _Session(self._settings)
         session.start()

@@ -72,7 +72,7 @@ def explain(
         from tocsin_trainer.recorded import read_recorded  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
-            f"explaining needs the extra `trainer` ({error.name} is missing): pip install 'tocsin[trainer]'"
+            f"explaining needs the extra `trainer` ({error.name} is missing): pip install '.[trainer]'"
         ) from error
     loaded = load_bundle(bundle)
     (files,) = paired((data,), group)

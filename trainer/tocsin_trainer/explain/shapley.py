@@ -46,7 +46,7 @@ def shapley(game: Game, seed: int = 0) -> Shapley:
         import shap  # noqa: PLC0415 - it takes seconds to load, and only this method needs it
     except ImportError as error:
         raise TocsinError(
-            f"the method shap needs the extra `explain` ({error.name} is missing): pip install 'tocsin[explain]', "
+            f"the method shap needs the extra `explain` ({error.name} is missing): pip install '.[explain]', "
             "or leave it out: --method exact,lime"
         ) from error
     count = len(game.players)

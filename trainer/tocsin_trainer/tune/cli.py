@@ -128,7 +128,7 @@ def _loaded() -> Any:
             from tocsin_trainer.tune import run, shown  # noqa: PLC0415
     except ImportError as error:
         raise TocsinError(
-            f"searching needs the extra `{extra}` ({error.name} is missing): pip install 'tocsin[trainer,tune]'"
+            f"searching needs the extra `{extra}` ({error.name} is missing): pip install '.[trainer,tune]'"
         ) from error
     return run, shown
 
