@@ -1,5 +1,6 @@
 """What holds of every source."""
 
+import gc
 import importlib.util
 import itertools
 import os
@@ -119,6 +120,27 @@ def test_to_close_twice_or_before_it_was_opened_is_fine(source: Source) -> None:
     source.read(0.01)
     source.close()
     source.close()
+
+
+def test_nothing_is_left_of_it_after_the_second_close(source: Source, until: Callable[..., None]) -> None:
+    for _ in range(2):  # the first time loads libraries, and lets the other side know us
+        threads, files = set(threading.enumerate()), descriptors()
+        source.open()
+        read_until(source, 1)
+        source.close()
+        source.close()
+        until(lambda t=threads: ours() <= t, 5.0)
+    until(lambda: descriptors() <= files, 5.0)  # the other side closes its ends, too
+
+
+def ours() -> set[threading.Thread]:
+    """Threads, but for those that a server of the tests has for each connection."""
+    return {one for one in threading.enumerate() if "process_request_thread" not in one.name}
+
+
+def descriptors() -> int:
+    gc.collect()  # paho's client is one of a cycle, and closes two of its descriptors when it is freed
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_it_goes_on_after_it_was_closed_and_opened_again(source: Source) -> None:
