@@ -274,6 +274,16 @@ def test_a_recording_that_cannot_be_opened_is_a_source_error(tmp_path: Path, mis
         source.open()
 
 
+def test_a_recording_that_appears_later_is_played(tmp_path: Path) -> None:
+    source = make_source(ReplaySettings(type="replay", files=[tmp_path / "later.csv"], speed=0), CHANNELS)
+    with pytest.raises(SourceError):
+        source.open()
+    source.close()
+    (tmp_path / "later.csv").write_text("time,pressure,flow\n0,1,2\n1,1,2\n")
+    source.open()
+    assert len(read_until(source, 2)) == 2
+
+
 def test_damage_in_the_middle_of_a_recording_is_a_source_error(tmp_path: Path) -> None:
     table = tmp_path / "data.csv"
     table.write_text("time,pressure,flow\n" + "".join(f"{n},1,2\n" for n in range(70)) + "70,1\n")

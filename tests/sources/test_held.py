@@ -134,6 +134,42 @@ def test_when_the_clock_is_set_rows_go_on_and_the_block_says_by_how_much(step_s:
     np.testing.assert_allclose(np.diff(gone), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("ahead_s", [5.0, 86400.0])
+def test_two_channels_whose_clocks_differ_share_rows_and_no_clock_is_said_to_be_set(ahead_s: float):
+    bench = Bench()
+    for n in range(60):
+        bench.put(n, 0, n)
+        bench.put(n + 0.1, 1, n, clock_s=T0 + ahead_s)
+        bench.read(n + 0.5)
+    assert (bench.counts.clock_steps, bench.steps) == (0, []) and bench.counts.late <= 2
+    np.testing.assert_allclose(np.diff(bench.time_s), 1.0, atol=0.2)
+    assert abs(bench.time_s[-1] - (T0 + 59)) < 2
+    values = np.array(bench.values)[5:]
+    assert np.abs(values[:, 0] - values[:, 1]).max() <= 1
+
+
+@pytest.mark.parametrize("step_s", [5.0, -5.0])
+def test_a_clock_that_is_set_is_followed_although_another_differs_from_it(step_s: float):
+    bench = Bench()
+    for n in range(60):
+        set_s = step_s if n >= 30 else 0.0
+        bench.put(n, 0, n, clock_s=T0 + set_s)
+        bench.put(n + 0.1, 1, n, clock_s=T0 + 100.0 + set_s)
+        bench.read(n + 0.5)
+    assert bench.counts.clock_steps == 1 and bench.counts.late <= 4
+    assert abs(bench.time_s[-1] - (T0 + 59 + step_s)) < 2
+
+
+def test_a_clock_that_is_set_is_followed_although_a_value_of_before_comes_in_between():
+    bench = Bench()
+    for n in range(60):
+        bench.put(n, 0, n, clock_s=T0 + (50.0 if n >= 30 else 0.0))
+        bench.put(n + 0.1, 1, n, clock_s=T0 + (50.0 if n >= 31 else 0.0))
+        bench.read(n + 0.5)
+    assert bench.counts.clock_steps == 1 and bench.steps[0][1] == pytest.approx(50.0, abs=1)
+    assert abs(bench.time_s[-1] - (T0 + 59 + 50.0)) < 2
+
+
 def test_stamps_that_are_always_behind_the_clock_of_the_other_side_are_kept():
     bench = Bench(1, on_change=True)
     bench.rows.clock_shows(T0, 0.0)

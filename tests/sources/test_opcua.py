@@ -175,7 +175,12 @@ def test_the_end_of_a_session_is_told_however_much_came_before_it(plc, opened, u
     monkeypatch.setattr(opcua, "_MOST_WAITING", 1)  # as many values wait as are read at once
     source = opened(plc.url)
     waiting = source._session.events
-    until(lambda: waiting.qsize() == 1)
+
+    def a_value_waits() -> bool:
+        plc.write("pressure", time.monotonic())
+        return waiting.qsize() == 1
+
+    until(a_value_waits)
     plc.stop()
     until(lambda: waiting.qsize() == 2)
     with pytest.raises(SourceError, match=r"OPC UA server opc\.tcp://127"):

@@ -13,9 +13,10 @@ stamp is the time of its newest value where that lies near the row's place (a fi
 time, so that two rows are never far from a period apart; places follow the values slowly, so that a stream at about
 `rate_hz` gives one row a value and keeps its own stamps. A value older than the last row counts from the next row on.
 When two stamps of a channel in a row run ahead, or go back, by the same, their clock was set: rows go on without a gap,
-and the block says by how much; one alone is late, or wild, and counts from when it came. Where values come only when
-they change, rows go on while nothing comes; elsewhere they stop, and what was held up fills its rows when it comes. No
-row comes while no channel has a value that is young enough.
+and the block says by how much; one alone is late, or wild, and counts from when it came. Where another channel kept to
+the clock between the two, the channel has a clock of its own, and its stamps are brought to that of the others. Where
+values come only when they change, rows go on while nothing comes; elsewhere they stop, and what was held up fills its
+rows when it comes. No row comes while no channel has a value that is young enough.
 """
 
 import numpy as np
@@ -58,6 +59,8 @@ class HeldRows:
         self._value, self._of, self._came = (np.full(channels, fill) for fill in (np.nan, -np.inf, -np.inf))
         self._newest = [-np.inf] * channels  # stamp of the newest value that came
         self._odd = [np.nan] * channels  # stamp − arrival of the last value, where it did not go with the clock
+        self._own = np.zeros(channels)  # by how much a channel's own clock is ahead of that of the rows
+        self._kept: int | None = None  # the channel whose stamp went with the clock last
         self._pending: list[tuple[float, int, float, float]] = []
         self._clock = _Clock()
         self._place: float | None = None
@@ -73,20 +76,34 @@ class HeldRows:
             arrived_s: monotonic seconds.
         """
         ahead, most = self._clock.ahead_s, self._clock.most_s
+        stamp_s, time_s = time_s, time_s - float(self._own[channel])
         if ahead is not None and most is not None:
             forward = time_s - arrived_s - most > self._smallest_step
             if abs(time_s - arrived_s - self._odd[channel]) <= SMALLEST_STEP_S:
                 self._counts.late -= 1  # the one before was not late: the clock was set
-                self._follow(time_s - arrived_s - ahead)
+                self._set(channel, time_s - arrived_s - ahead)
+                time_s = stamp_s - float(self._own[channel])
             elif forward or time_s < self._newest[channel] - SMALLEST_STEP_S:
                 self._odd[channel] = time_s - arrived_s
+                self._kept = None
                 self._counts.late += 1
                 self._pending.append((arrived_s + ahead, channel, value, arrived_s))
                 return
-        self._odd[channel] = np.nan
+        self._odd[channel], self._kept = np.nan, channel
         self._clock.shows(time_s, arrived_s)
         self._newest[channel] = max(time_s, self._newest[channel])
         self._pending.append((time_s, channel, value, arrived_s))
+
+    def _set(self, channel: int, step_s: float) -> None:
+        """The clock of a channel was set, or is not that of the others."""
+        if self._kept in (None, channel):
+            self._follow(step_s)
+            return
+        self._own[channel] += step_s
+        common_s = float(self._own[channel])
+        if (np.abs(self._own - common_s)[np.isfinite(self._newest)] <= SMALLEST_STEP_S).all():
+            self._own[:] = 0.0  # all went the same way: it was one clock
+            self._follow(common_s)
 
     def clock_shows(self, time_s: float, arrived_s: float) -> None:
         """The clock that stamps the values was read, without a value: epoch seconds, monotonic seconds."""
@@ -109,6 +126,7 @@ class HeldRows:
         self._value[:], self._of[:], self._came[:] = np.nan, -np.inf, -np.inf
         self._newest, self._odd = [-np.inf] * len(self._value), [np.nan] * len(self._value)
         self._pending.clear()
+        self._own[:], self._kept = 0.0, None
         self._clock, self._place = _Clock(), None
 
     def block(self, now_s: float) -> SampleBlock:
