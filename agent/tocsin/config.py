@@ -132,7 +132,9 @@ class QualitySettings(Settings):
     """When a sensor, or the line to it, is in alarm."""
 
     enabled: bool = Field(True, description="false: all samples are believed")
-    severity: Literal["warning", "minor", "major", "critical"] = Field("minor", description="of these alarms")
+    severity: Literal["warning", "minor", "major", "critical"] = Field(
+        "minor", description="of these alarms, but that of a clock: warning"
+    )
     stale_after: Seconds | None = Field(
         None, gt=0, description="without a sample; the longer of 10 s and 10 samples when left out"
     )

@@ -19,7 +19,10 @@ from typing import IO
 
 from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
+from tocsin.alarms import device_clock
+from tocsin.alarms.device_clock import DeviceClock
 from tocsin.alarms.lifecycle import AlarmContext, Severity
+from tocsin.alarms.quality import condition
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.config import AgentSettings, AssetSettings
 from tocsin.config_check import check_asset, warnings
@@ -30,6 +33,7 @@ from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
 from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.recording import Recording
+from tocsin.records import Change, Transition
 from tocsin.worker import AssetWorker
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ class Agent:
         self._begin_s = time.monotonic()
         self._cpu = system.CpuShare()
         bundles = self._bundles = _load_bundles(settings.assets)
-        self._learning = threading.Lock()
+        self._learning, self._looking = threading.Lock(), threading.Lock()
         self._claim = _claim(settings.state_dir)
         self._outbox = _open_outbox(settings.state_dir)
         self.recording = Recording(settings.recording, settings.state_dir)
@@ -62,7 +66,9 @@ class Agent:
             info = _info(settings, bundles)
             self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
             self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
-            self._of_alarms: dict[str, AlarmContext] = {}
+            of_clock = AlarmContext(detector="quality", severity=Severity.WARNING)
+            self._contexts.setdefault(settings.device, of_clock)
+            self._of_alarms: dict[str, AlarmContext] = {device_clock.ALARM: of_clock}
             for asset in settings.assets:
                 self._of_alarms |= _contexts_of_alarms(asset, bundles[asset.id])
             self.desk = AlarmDesk(
@@ -70,9 +76,10 @@ class Agent:
                 settings.device,
                 self._contexts,
                 self.publisher.wake,
-                snapshot=self.recording.snapshot,
+                snapshot=self._snapshot,
                 of_alarms=self._of_alarms,
             )
+            self._clock = DeviceClock(settings.device, self._is_active(device_clock.ALARM))
         except Exception:
             self.recording.stop()
             self._outbox.close()
@@ -82,7 +89,7 @@ class Agent:
                 asset,
                 bundles[asset.id],
                 self._learn,
-                self.desk.queue.put,
+                self._report,
                 self._is_active,
                 self.publisher.publish_score,
                 self._outbox,
@@ -102,6 +109,25 @@ class Agent:
 
     def _is_active(self, alarm: str) -> bool:
         return alarm in self.desk.active_alarms()
+
+    def look(self) -> None:
+        """Looks at the device's clock; often, from any thread."""
+        with self._looking:
+            for transition in self._clock.look(time.time(), time.monotonic()):
+                self.desk.queue.put(transition)
+
+    def _report(self, transition: Transition) -> None:
+        """What a worker tells goes to the desk, but for a clock that is the device's, which tells that itself."""
+        if transition.cause == "clock" and transition.change is Change.RAISED:
+            self.look()
+            if self._clock.explains(time.monotonic()):
+                return
+        self.desk.queue.put(transition)
+
+    def _snapshot(self, asset: str, time_s: float) -> str | None:
+        """Of what is recorded around an alarm; the device itself has no samples."""
+        watched = any(asset == each.id for each in self._settings.assets)
+        return self.recording.snapshot(asset, time_s) if watched else None
 
     def start(self) -> None:
         """Starts every thread and returns."""
@@ -200,7 +226,7 @@ def run_agent(settings: AgentSettings) -> int:
     agent.start()
     try:
         while not stopping.wait(LOOK_S) and not agent.played_out() and not agent.refused:
-            pass
+            agent.look()
     finally:
         agent.stop()
         for number, handler in before.items():
@@ -295,7 +321,11 @@ def _contexts_of_alarms(asset: AssetSettings, bundle: Bundle | None) -> dict[str
     of_model = _context(asset, bundle)
     quiet = AlarmContext(rate_hz=of_model.rate_hz, units=of_model.units)  # no model has a part in them
     checked = replace(quiet, detector="quality", severity=Severity(asset.quality.severity))
-    return dict.fromkeys(asset.quality.alarm_ids(asset.id), checked) | {
+    of_checks = dict.fromkeys(asset.quality.alarm_ids(asset.id), checked)
+    clock = condition(asset.id, "clock")
+    if clock in of_checks:  # stamps are wrong for a while, samples and scores are not
+        of_checks[clock] = replace(checked, severity=Severity.WARNING)
+    return of_checks | {
         f"{asset.id}-{rule.id}": replace(
             quiet, detector="rules", severity=Severity(rule.severity), advice=rule.advice, rule=rule.sentence()
         )

@@ -171,7 +171,7 @@ def test_a_clock_that_is_set_loses_and_doubles_no_window_and_is_no_fault_of_the_
     jumps_s = steps_s[np.abs(steps_s) > 100]
     set_s = np.diff([1000.0 - now_s, *clocks_s])
     np.testing.assert_allclose(jumps_s, set_s[set_s != 0], atol=1.0)
-    assert set(raised(consumer)) == {("m-clock", "comms")}
+    assert set(raised(consumer)) == {("clock", "comms")}
     assert [message.payload for message in consumer.on("status")] == [b"online", b"stopped"]
 
 
