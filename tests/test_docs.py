@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tocsin.alarms.lifecycle import AlarmContext, sentence
 from tocsin.cli.main import cli
 from tocsin.cli.replay import _Scores, event_json
 from tocsin.config import AgentSettings
@@ -183,6 +184,11 @@ def test_the_alarm_in_the_readme_is_one() -> None:
     body = event.after
     assert body.score is not None and body.threshold is not None
     assert body.ratio == pytest.approx(body.score / body.threshold, rel=1e-4)
+    shown = tuple(Contribution(c.channel, c.share, c.seen, c.expected) for c in body.contributions)
+    told = Transition(body.asset, body.alarm, Change.RAISED, 0.0, body.cause, body.score, body.threshold, body.ratio,
+                      0.0, 1.0, 60, shown)  # fmt: skip
+    units = {each.channel: "°C" for each in shown}
+    assert sentence(told, AlarmContext(units=units)).startswith(body.text.removesuffix(", …") + ",")
     assert set(json.loads(sample)["after"]) == set(json.loads(event.encode())["after"])
 
 

@@ -89,6 +89,7 @@ class AssetLine:
         self._columns = manifest.columns
         self._window = SlidingWindow(manifest.length, manifest.hop, len(manifest.columns))
         self._scorer = bundle.scorer()
+        self._normal = Normal.from_json(bundle.manifest.raw.get("quality"))
         self._smoother = Smoother(manifest.smoothing, manifest.threshold)
         self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), self.alarm in active)
         self.watch = watch_of(asset, manifest, prior, active)
@@ -176,7 +177,9 @@ class AssetLine:
             window_start_s=float(windows.start_s[k]),
             window_end_s=float(windows.end_s[k]),
             window_rows=windows.values.shape[1],
-            contributions=self.groups.told(self._scorer.explain(windows.values[k], self._columns)),
+            contributions=self._normal.possible(
+                self.groups.told(self._scorer.explain(windows.values[k], self._columns))
+            ),
         )
 
 

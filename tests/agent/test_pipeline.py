@@ -1,5 +1,6 @@
 """What an asset's line says does not depend on how its samples arrive."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tocsin.alarms.normal import Normal, NormalChannel
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.errors import DataError
 from tocsin.pipeline import AssetLine
@@ -42,6 +44,24 @@ def stream(seed: int, rows: int = 400) -> SampleBlock:
         time_s[rng.integers(1, rows) :] -= rng.choice([0.3, 2.0, 3600.0])  # the clock is set back
     repeated = np.sort(np.concatenate((at, rng.integers(0, rows, 5))))
     return SampleBlock(time_s[repeated], values[repeated])
+
+
+def test_no_value_is_expected_that_normal_running_never_had() -> None:
+    channels = (NormalChannel("pressure", 4.5, 4.9, 1, 1.0), NormalChannel("flow", 0.0, 18.0, 1, 1.0))
+    raw = {**SMALL.manifest.raw, "quality": Normal(9, channels=channels).to_json()}
+    bounded = replace(SMALL, manifest=replace(SMALL.manifest, raw=raw))
+    values = normal(200)
+    values[100:, 0] -= 3.0
+    samples = SampleBlock(START_S + np.arange(200.0), values)
+    parts = [each.contributions for each in play(bounded, samples, [])[4]]
+    plain = [each.contributions for each in play(SMALL, samples, [])[4]]
+    assert len(parts) == len(plain) > 0
+    for told, free in zip(parts, plain, strict=True):
+        assert [each.share for each in told] == [each.share for each in free]
+        for each in told:
+            known = next(channel for channel in channels if channel.name == each.channel)
+            assert each.expected is not None and known.low <= each.expected <= known.high
+        assert [each.expected for each in told] != [each.expected for each in free]
 
 
 Heard = tuple[Floats, Floats, Floats, list[bool], list[Transition]]

@@ -244,10 +244,30 @@ def test_time_row_and_worst_find_the_same_window() -> None:
     bundle, data = load_bundle(SMALL), recording(load_bundle(SMALL))
     worst = find_moment(bundle, data, "worst")
     stamp = recorded.clock(float(worst.time_s[-1]))
-    for at in (f"row:{worst.row}", stamp, stamp.replace(" ", "T") + "Z", str(worst.time_s[-1])):
+    day, time = stamp.split(" ")
+    forms = (
+        f"row:{worst.row}", stamp, f"{day}T{time}Z", f"{'.'.join(reversed(day.split('-')))} {time}",
+        f"{day} {int(time[:2]) + 2:02d}{time[2:]}+02:00", str(worst.time_s[-1]), f"{1000 * worst.time_s[-1]:.0f}",
+        f"{worst.time_s[-1] - data.span_s[0]:g}",
+    )  # fmt: skip
+    for at in forms:
         np.testing.assert_array_equal(find_moment(bundle, data, at).window, worst.window)
     ratios = bundle.scorer().score(np.stack([worst.window])).ratio
     assert take_apart(bundle, bundle.scorer(), worst.window).ratio == pytest.approx(float(ratios[0]))
+
+
+def test_the_time_that_a_recording_without_a_clock_shows_can_be_given_back(tmp_path: Path) -> None:
+    lines = (DATA / "faults.csv").read_text("ascii").splitlines()
+    body = [f"{n / 1000 + 200_000 + n}{line[19:]}" for n, line in enumerate(lines[1:])]
+    (tmp_path / "relative.csv").write_text("\n".join([lines[0], *body]) + "\n")
+    bundle = load_bundle(SMALL)
+    data = read_recorded(tmp_path / "relative.csv", bundle.manifest, TableOptions())
+    worst = find_moment(bundle, data, "worst")
+    shown_ = recorded.clock(float(worst.time_s[-1]))
+    assert shown_.endswith(" s")
+    np.testing.assert_array_equal(find_moment(bundle, data, shown_).window, worst.window)
+    with pytest.raises(DataError, match=r"relative.csv runs from 200000 s to 2005\d\d.*s"):
+        find_moment(bundle, data, "2026-03-09T08:00:00")
 
 
 def test_with_a_hop_the_window_is_the_last_before_the_time(remade: Remade) -> None:
@@ -266,7 +286,11 @@ def test_with_a_hop_the_window_is_the_last_before_the_time(remade: Remade) -> No
         ("2026-03-10T08:00:00", "expected a time from"),
         ("row:3", r"expected a row from 31 .* to 599"),
         ("row:600", "expected a row from 31"),
-        ("yesterday", r"expected a time such as .*, got 'yesterday'; or `worst`, or `row:N`"),
+        (
+            "yesterday",
+            r"expected a time such as .*, got 'yesterday'; or `worst`, or `row:N`; faults.csv runs from 2026-03-09",
+        ),
+        ("900", "faults.csv runs from 2026-03-09 08:00:00 to 2026-03-09 08:09:59"),
     ],
 )
 def test_a_moment_that_is_not_there_is_told_with_those_that_are(at: str, says: str) -> None:

@@ -137,17 +137,24 @@ class _Kept:
 
 
 def instant(text: str) -> float:
-    """Epoch seconds of a time as people write it: ISO 8601 (UTC where it does not say) or an epoch in s, ms, µs or ns.
+    """Epoch seconds of a time as tables and people write it.
 
-    Small numbers are taken as they are: seconds of a recording without a clock.
+    ISO 8601 or DD.MM.YYYY, UTC where it does not say, or an epoch in s, ms, µs or ns. Small numbers, with or without
+    an `s`, are taken as they are: seconds of a recording without a clock.
 
-    >>> instant("1970-01-01 00:01"), instant("1970-01-01T01:00:01+01:00"), instant("1700000000000"), instant("12.5")
+    >>> instant("1970-01-01 00:01"), instant("1970-01-01T01:00:01+01:00"), instant("1700000000000"), instant("12,5 s")
     (60.0, 1.0, 1700000000.0, 12.5)
+    >>> instant("09.03.2026 08:00:00") == instant("2026-03-09T09:00:00+01:00") == instant("2026/03/09 08:00")
+    True
 
     Raises:
         ValueError: it is neither.
     """
     text = text.strip().replace("/", "-")
+    if re.fullmatch(r"-?[0-9]+([.,][0-9]*)? ?s?", text):
+        text = text.rstrip(" s").replace(",", ".")
+    if re.match(r"[0-9]{2}\.[0-9]{2}\.[0-9]{4}", text):
+        text = f"{text[6:10]}-{text[3:5]}-{text[:2]}{text[10:]}"
     if re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.IGNORECASE):
         number = float(text)
         return number * next((scale for above, scale in EPOCH_UNITS if number > above), 1.0)
@@ -161,10 +168,10 @@ def instant(text: str) -> float:
 def clock(time_s: float) -> str:
     """A time as people read it: UTC, or seconds where the recording has no clock.
 
-    >>> clock(1773043200.5), clock(12.5)
-    ('2026-03-09 08:00:00.500', '12.5 s')
+    >>> clock(1773043200.5), clock(12.5), clock(1234567.25)
+    ('2026-03-09 08:00:00.500', '12.5 s', '1234567.25 s')
     """
     if not 1e8 < time_s < 1e11:
-        return f"{time_s:g} s"
+        return f"{round(time_s, 3):.15g} s"
     at = datetime.fromtimestamp(round(time_s, 3), UTC)
     return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at.microsecond // 1000:03d}" if at.microsecond else "")

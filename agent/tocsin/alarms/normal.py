@@ -5,13 +5,13 @@ same way. Rules: statistics need one pass over blocks, and are the same however 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from tocsin.errors import BundleError
-from tocsin.records import Bools, Floats, Ints
+from tocsin.records import Bools, Contribution, Floats, Ints
 
 RATE_ROWS, RATE_S = 64, 10.0  # the rate is measured over the longer of the two
 RATE_GAP_ROWS, RATE_GAP_S = 10.0, 10.0  # a silence longer than both is told as one: it is a gap, no rate
@@ -53,6 +53,24 @@ class Normal:
     def of(self, name: str) -> NormalChannel | None:
         """What is known of a channel."""
         return next((channel for channel in self.channels if channel.name == name), None)
+
+    def possible(self, contributions: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
+        """The same with no expected value outside of what normal running showed of the channel.
+
+        A model that rebuilds a fault rebuilds it badly, and may say −1.5 mm/s of an effective value: the nearest value
+        that the machine had is told instead. Shares are as they were.
+
+        >>> speed = Normal(9, channels=(NormalChannel("speed", 0.0, 1480.0, 1, 9.0),))
+        >>> speed.possible((Contribution("speed", 1.0, 700.0, 2068.0),))[0].expected
+        1480.0
+        """
+        return tuple(self._possible(each) for each in contributions)
+
+    def _possible(self, each: Contribution) -> Contribution:
+        known = self.of(each.channel)
+        if known is None or each.expected is None or not math.isfinite(each.expected):
+            return each
+        return replace(each, expected=min(max(each.expected, known.low), known.high))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""

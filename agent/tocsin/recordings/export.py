@@ -81,9 +81,7 @@ def _parquet(path: Path, channels: tuple[Channel, ...], blocks: Iterable[SampleB
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError as error:
-        raise TocsinError(
-            "Parquet needs pyarrow: pip install '.[parquet]', or name a .csv file instead"
-        ) from error
+        raise TocsinError("Parquet needs pyarrow: pip install '.[parquet]', or name a .csv file instead") from error
     times = pa.timestamp("us", tz="UTC")
     schema = pa.schema([("time", times), *((channel.name, pa.float64()) for channel in channels)])
     units = {channel.name: channel.unit for channel in channels}

@@ -26,7 +26,8 @@ def _methods(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.argument("data", type=click.Path(path_type=Path, dir_okay=False))
 @group_option("DATA")
 @click.option("--at", default="worst", show_default=True, metavar="TIME|row:N|worst",
-              help="The window that ends there, or last before; `worst` scores highest.")  # fmt: skip
+              help="The window that ends there, or last before: a time as the recording has it (ISO 8601, UTC where it "
+              "does not say, DD.MM.YYYY, an epoch), or seconds from its start; `worst` scores highest.")  # fmt: skip
 @click.option("--method", "methods", default="exact,lime", show_default=True, callback=_methods,
               help="Comma-separated, of exact, shap, lime. shap needs the extra `explain`.")  # fmt: skip
 @click.option("--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures here.")

@@ -1,18 +1,20 @@
 """All that is said about one window: each method's amounts, how far they agree, and the same in words."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from tocsin.alarms.normal import Normal
 from tocsin.core.bundle import Bundle
 from tocsin.records import Channel, Contribution, Floats
 from tocsin_trainer.explain.exact import Exact, MemberPart, take_apart
 from tocsin_trainer.explain.game import Game, Player, players_of, typical_window
 from tocsin_trainer.explain.lime import Lime, lime
 from tocsin_trainer.explain.moment import Moment
-from tocsin_trainer.explain.rows import Row
+from tocsin_trainer.explain.rows import Row, column_labels
 from tocsin_trainer.explain.shapley import Shapley, shapley
 from tocsin_trainer.recorded import clock
 
@@ -50,6 +52,11 @@ class Explanation:
         """The bundle's."""
         return self.bundle.manifest.columns
 
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Column → as people read it, with the frequencies of a band."""
+        return {channel.name: channel.name for channel in self.channels} | column_labels(self.bundle.manifest.groups)
+
     def amounts(self) -> dict[str, Floats]:
         """Method → (C,) amounts of the channels, in units of the threshold; NaN for channels that are one part."""
         by_part = {name: values for name, values in self.by_part().items() if name != "exact"}
@@ -71,7 +78,9 @@ class Explanation:
     def part_name(self, player: Player) -> str:
         """`bearing_temperature, 08:12:00 to 08:12:30` as people read it."""
         several = len(player.channels) > 1
-        channel = f"{len(player.channels)} other channels" if several else self.channels[player.channels[0]].name
+        channel = (
+            f"{len(player.channels)} other channels" if several else self.labels[self.channels[player.channels[0]].name]
+        )
         if player.stop - player.start == len(self.moment.window):
             return channel
         first, last = (clock(float(self.moment.time_s[row])) for row in (player.start, player.stop - 1))
@@ -113,7 +122,8 @@ def explain(bundle: Bundle, moment: Moment, methods: tuple[str, ...] = METHODS, 
         by_shap = shapley(game, seed) if "shap" in methods else None
         by_lime = lime(game, seed) if "lime" in methods else None
         asked = game.asked
-    contributions = scorer.explain(window, bundle.manifest.columns)
+    normal = Normal.from_json(bundle.manifest.raw.get("quality"))
+    contributions = normal.possible(scorer.explain(window, bundle.manifest.columns))
     return Explanation(bundle, moment, exact, contributions, players, by_shap, by_lime, asked)
 
 
@@ -160,7 +170,7 @@ def _sentence(explanation: Explanation, contribution: Contribution, c: int) -> s
     if member.of_time:
         row = len(explanation.moment.window) - len(member.amount) + r
         said += f" at {clock(float(explanation.moment.time_s[row]))}"
-    return f"{contribution.channel} {said}; {share}"
+    return f"{explanation.labels[contribution.channel]} {said}; {share}"
 
 
 def _difference(member: MemberPart, r: int, c: int, unit: str) -> str:
@@ -187,7 +197,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     """Everything as plain values.
 
     Keys: bundle, window {start, end, rows, row}, ratio, smoothed_ratio, threshold, score, words, channels [{channel,
-    unit, share, seen, expected, exact, shap, lime}], members [{name, rows, amount}], parts [{part, shap, lime}],
+    label, unit, share, seen, expected, exact, shap, lime}], members [{name, rows, amount}], parts [{part, shap, lime}],
     shap {base, error, exact}, lime {r2}, agreement, asked.
     """
     manifest, moment, exact = explanation.bundle.manifest, explanation.moment, explanation.exact
@@ -210,6 +220,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "channels": [
             {
                 "channel": each.channel,
+                "label": explanation.labels[each.channel],
                 "unit": explanation.channels[names.index(each.channel)].unit,
                 "share": each.share,
                 "seen": each.seen,

@@ -13,6 +13,7 @@ from tocsin.records import Floats, Ints
 from tocsin_trainer.recorded import Recorded, clock, instant
 
 WORST = "worst"
+CALENDAR_S = 1e8  # of an epoch; below it, seconds from the start of the recording
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def find_moment(bundle: Bundle, recorded: Recorded, at: str) -> Moment:
     Args:
         bundle: whose windows they are.
         recorded: a file.
-        at: `worst` (highest score by itself), `row:N` (of the file, from 0), or a time.
+        at: `worst` (highest score by itself), `row:N` (of the file, from 0), or a time, in any form that a
+            table may have; a small number is seconds from the start of the recording.
 
     Raises:
         DataError: there is no such time, or no window before it.
@@ -68,15 +70,19 @@ def find_moment(bundle: Bundle, recorded: Recorded, at: str) -> Moment:
             raise DataError(f"--at {at}: expected a row from {scored.row[0]} (the first window's last) to {last}")
         k = int(np.flatnonzero(scored.row <= wanted)[-1])
     else:
+        begin_s, last_s = recorded.span_s
+        runs = f"{recorded.path.name} runs from {clock(begin_s)} to {clock(last_s)}"
         try:
             wanted_s = instant(at)
         except ValueError as error:
-            raise DataError(f"--at: {error}; or `worst`, or `row:N`") from error
-        first_s, last_s = float(scored.time_s.min()), recorded.span_s[1]
+            raise DataError(f"--at: {error}; or `worst`, or `row:N`; {runs}") from error
+        if 0 <= wanted_s < CALENDAR_S < begin_s:
+            wanted_s += begin_s  # nobody means 1970
+        first_s = float(scored.time_s.min())
         if not first_s <= wanted_s <= last_s:
             raise DataError(
-                f"--at {at}: expected a time from {clock(first_s)}, when the first window ends, to {clock(last_s)}, "
-                f"when {recorded.path.name} does"
+                f"--at {at}: expected a time from {clock(first_s)}, when the first window ends, to {clock(last_s)}: "
+                f"{runs}"
             )
         before = np.where(scored.time_s <= wanted_s, scored.time_s, -np.inf)
         k = len(before) - 1 - int(np.argmax(before[::-1]))

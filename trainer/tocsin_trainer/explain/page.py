@@ -45,7 +45,7 @@ def _window(explanation: Explanation) -> str:
 
 
 def _features(explanation: Explanation) -> str:
-    names = [channel.name for channel in explanation.channels]
+    names = [explanation.labels[channel.name] for channel in explanation.channels]
     drawn = [
         f"<h3>{text(member.name)}</h3>\n"
         + figure(
@@ -61,7 +61,7 @@ def _features(explanation: Explanation) -> str:
 def _methods(explanation: Explanation) -> str:
     amounts = explanation.amounts()
     said = "".join(f"<li>{text(line)}</li>" for line in METHODS if line.partition(":")[0] in amounts)
-    names = [channel.name for channel in explanation.channels]
+    names = [explanation.labels[channel.name] for channel in explanation.channels]
     few = f"The {MAX_BARS} largest channels" if len(names) > MAX_BARS else "All channels"
     out = f"<h2>By channel</h2>\n<ul>{said}</ul>\n"
     out += figure(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tocsin.core.groups import RateGroups
 from tocsin.core.preprocess import (
     BandEnergies,
     EnvelopeSpectrum,
@@ -46,6 +47,17 @@ class Row:
 def rows_of(preprocessor: Preprocessor, length: int, sample_rate_hz: float) -> tuple[Row, ...]:
     """The rows that a member's model sees of a window of `length` rows."""
     return _after(preprocessor.steps, (Row(),) * length, sample_rate_hz)
+
+
+def column_labels(groups: RateGroups) -> dict[str, str]:
+    """Columns that are features of a channel → the same as people read them: `acceleration, 312–344 Hz`."""
+    labels = {}
+    for group in groups.groups:
+        if group.features:
+            rows = rows_of(Preprocessor(group.features), group.frame, group.sample_rate_hz)
+            said = [f"{channel.name}, {row.name}" for channel in group.channels for row in rows]
+            labels |= dict(zip((column.name for column in group.columns), said, strict=True))
+    return labels
 
 
 def _after(steps: Sequence[Step], rows: tuple[Row, ...], rate: float) -> tuple[Row, ...]:

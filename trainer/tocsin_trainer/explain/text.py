@@ -41,7 +41,7 @@ def channel_rows(explanation: Explanation) -> list[tuple[object, ...]]:
         c = names.index(each.channel)
         amounts = (float(values[c]) for values in explanation.amounts().values())
         unit = explanation.channels[c].unit
-        rows.append((each.channel, f"{each.share:.1%}", each.seen, each.expected, unit, *amounts))
+        rows.append((explanation.labels[each.channel], f"{each.share:.1%}", each.seen, each.expected, unit, *amounts))
     return rows
 
 
