@@ -1,6 +1,7 @@
 """A motor with vibration at 4 kHz beside temperature and load at 1 Hz: from files to alarms."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tocsin.recordings import TableOptions
 from tocsin.records import Floats
 from tocsin_trainer import rate_groups
 from tocsin_trainer.evaluate_cli import evaluate
+from tocsin_trainer.explain.rows import column_labels
 from tocsin_trainer.options import GroupOptions, TrainOptions
 from tocsin_trainer.recorded import read_recorded
 from tocsin_trainer.train import Trained, train
@@ -284,3 +286,12 @@ def test_options_of_a_table_are_those_of_the_main_group(tmp_path: Path) -> None:
     options = pair(tmp_path)
     table = TableOptions(columns=("load",), time="time")
     assert len(rate_groups.load(replace(options, table=table)).channels) == 3
+
+
+def test_bands_of_a_group_are_told_in_hertz(options: TrainOptions) -> None:
+    groups = rate_groups.load(options).groups
+    assert groups is not None
+    labels = column_labels(groups)
+    assert list(labels) == [column.name for column in groups.groups[1].columns]
+    bands = {name: label for name, label in labels.items() if re.search(r"_(spectrum|band|mel|envelope)_\d+$", name)}
+    assert bands and all(re.search(r"\d–\d+(\.\d+)? Hz", label) for label in bands.values())

@@ -137,4 +137,5 @@ def _largest(weight: Floats, count: int) -> Ints:
 
 def _short(text: str, longest: int) -> str:
     text = "".join(letter for letter in text if letter.isprintable())  # XML knows no control characters
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    head = longest // 3  # the end tells more: a band's frequencies, or when a part was
+    return text if len(text) <= longest else f"{text[:head]}…{text[head + 1 - longest :]}"

@@ -50,12 +50,12 @@ def rows_of(preprocessor: Preprocessor, length: int, sample_rate_hz: float) -> t
 
 
 def column_labels(groups: RateGroups) -> dict[str, str]:
-    """Columns that are features of a channel → the same as people read them: `acceleration, 312–344 Hz`."""
-    labels = {}
+    """Columns that are features of a channel → the same as people read them: `acceleration 312–344 Hz`."""
+    labels: dict[str, str] = {}
     for group in groups.groups:
         if group.features:
             rows = rows_of(Preprocessor(group.features), group.frame, group.sample_rate_hz)
-            said = [f"{channel.name}, {row.name}" for channel in group.channels for row in rows]
+            said = [f"{channel.name} {row.name}" for channel in group.channels for row in rows]
             labels |= dict(zip((column.name for column in group.columns), said, strict=True))
     return labels
 
