@@ -16,9 +16,10 @@ help:  ## list the targets
 demo: $(ENVIRONMENT)  ## train on a real recording, then watch the agent raise alarms over MQTT
 	@tocsin demo $(ARGS)
 
-test: $(ENVIRONMENT)  ## run all tests; ARGS="-k outbox" for some
+WORKERS ?= auto
+test: $(ENVIRONMENT)  ## run all tests, in as many processes as there are cores; ARGS="-k outbox" for some, WORKERS=0 for one
 	@.ci/mosquitto
-	@python -m pytest $(ARGS)
+	@python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(ENVIRONMENT)  ## format, lint, types, import rules, repository rules
 	@ruff format --check .

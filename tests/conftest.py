@@ -1,15 +1,19 @@
-"""What all tests share: a real broker and a consumer.
+"""What all tests share: their order and turns, a real broker and a consumer.
 
-A test that needs mosquitto or openssl skips where there is none, and fails where CI promised it.
+A test that needs mosquitto or openssl skips where there is none, and fails where CI promised it. Several processes may
+run the tests (pytest-xdist): each file in one, files that train first, as they take longest. A test marked `alone`
+measures time: no other runs meanwhile.
 """
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,36 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 DEVICE = "edge-1"
 PROGRAMS = {"broker": "mosquitto", "tls": "openssl"}  # marker → what its tests need
+TRAINS_FIRST = ("trainer", "simulate")  # folders
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes enough: none takes a core from another
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(folder in item.path.parts for folder in TRAINS_FIRST))
+
+
+@contextmanager
+def turn(path: Path, alone: bool) -> Iterator[None]:
+    """Waits until no test runs that is alone, or none at all; the first byte is a gate: none passes one that waits."""
+    with path.open("w+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)
+        fcntl.lockf(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, 1, 1)
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, 0)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test takes its turn with those of other processes; waiting does not count as its time."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    run = Path(item.config.getoption("basetemp")).parent  # the folder of all its processes
+    with turn(run / "turn", item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
