@@ -1,6 +1,6 @@
-"""Bundles of other makes, put together from those in tests/data: nothing is trained."""
+"""What tests of the trainer share: a converter, and bundles of other makes, put together from those in tests/data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,17 @@ import pytest
 
 from tocsin.core.bundle import Bundle, Golden, load_bundle, write_bundle
 from tocsin.records import Floats
+from tocsin_trainer.convert import Converter
 
 DATA = Path(__file__).parent.parent / "data"
 Remade = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def converter() -> Iterator[Converter]:
+    """One for all: its child takes seconds to load tensorflow."""
+    with Converter() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

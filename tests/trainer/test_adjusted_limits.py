@@ -92,12 +92,11 @@ def test_weights_rounded_together_give_what_the_exact_ones_give_where_plain_roun
     assert off < 0.5 * plain
 
 
-def test_what_is_left_of_a_number_survives_int8() -> None:
+def test_what_is_left_of_a_number_survives_int8(converter: Converter) -> None:
     train, windows = cycles(600, 0), cycles(100, 1)
     model = fit("adjusted_limits", train, train[:1], seed=0)
-    with Converter() as converter:
-        converter.add(model, train)
-        exact, small = (TfliteModel(converter.convert(model, form).content) for form in ("float32", "int8"))
+    converter.add(model, train)
+    exact, small = (TfliteModel(converter.convert(model, form).content) for form in ("float32", "int8"))
     inside = windows[np.abs(windows).max(axis=(1, 2)) < np.abs(train).max() / 2]
     assert np.std(small.predict(inside) - exact.predict(inside)) < 0.3
     assert FAMILIES["adjusted_limits"].kind == "limits"

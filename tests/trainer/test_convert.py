@@ -1,7 +1,6 @@
 """Converted files say what the Keras model says; the gate and the anomalies that judge them."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +31,6 @@ def windows(count: int, seed: int) -> Floats32:
 
 
 TRAIN, OTHER = windows(400, 0), windows(130, 1)
-
-
-@pytest.fixture(scope="module")
-def converter() -> Iterator[Converter]:
-    with Converter() as converter:
-        yield converter
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ assert fitted.validation_loss[-1] < fitted.validation_loss[0]
 """
 
 
-def test_what_jax_trained_is_taken_up_and_converted_here(tmp_path: Path) -> None:
+def test_what_jax_trained_is_taken_up_and_converted_here(tmp_path: Path, converter: Converter) -> None:
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed: pip install jax")
     without_tensorflow = f"import sys; sys.modules['tensorflow'] = None; sys.argv = ['', {str(tmp_path)!r}]"
@@ -168,7 +168,6 @@ def test_what_jax_trained_is_taken_up_and_converted_here(tmp_path: Path) -> None
     taken = fit("conv_ae", windows(130, 0), windows(50, 1), 0, 3, lambda epoch, *_: begun.append(epoch), how=how)
     assert begun == []
     np.testing.assert_allclose(np.asarray(taken.model(shown)), there, atol=1e-5)
-    with Converter() as converter:
-        converter.add(taken, shown)
-        converted = converter.convert(taken, "float32").content
+    converter.add(taken, shown)
+    converted = converter.convert(taken, "float32").content
     np.testing.assert_allclose(TfliteModel(converted).predict(shown), there, atol=1e-4)

@@ -1,6 +1,5 @@
 """What every family keeps to, each kind its own suite."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,12 +79,6 @@ def given_by(model: Any, windows: Floats32) -> Floats32:
 
 def scores(family: str, out: Floats32, windows: Floats32) -> Floats:
     return np.asarray(mean_square(residual(FAMILIES[family].kind, windows, out)).mean(axis=1))
-
-
-@pytest.fixture(scope="module", autouse=True)  # its child loads tensorflow while the first models are fitted
-def converter() -> Iterator[Converter]:
-    with Converter() as converter:
-        yield converter
 
 
 def test_the_command_line_knows_every_family() -> None:

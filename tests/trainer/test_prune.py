@@ -54,14 +54,13 @@ def test_the_smallest_go_first() -> None:
     assert np.abs(before[after == 0]).max() <= np.abs(after[after != 0]).min()
 
 
-def test_an_int8_file_keeps_its_size_and_packs_smaller() -> None:
+def test_an_int8_file_keeps_its_size_and_packs_smaller(converter: Converter) -> None:
     shown = windows(400, 0)
-    with Converter() as converter:
-        files = []
-        for part in (0.0, 0.8):
-            fitted = fit("conv_ae", shown, windows(50, 1), 0, epochs=2, how=FitOptions(prune=part))
-            converter.add(fitted, shown)
-            files.append(converter.convert(fitted, "int8").content)
+    files = []
+    for part in (0.0, 0.8):
+        fitted = fit("conv_ae", shown, windows(50, 1), 0, epochs=2, how=FitOptions(prune=part))
+        converter.add(fitted, shown)
+        files.append(converter.convert(fitted, "int8").content)
     full, pruned = files
     assert len(pruned) == pytest.approx(len(full), rel=0.02)
     assert len(zlib.compress(pruned)) < 0.8 * len(zlib.compress(full))
