@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -39,6 +40,7 @@ run(Path(sys.argv[1]), progress=lambda *at: print(*at, flush=True))
 def run(
     work: Path | None, *, seed: int = 0, resume: bool = False, progress: object = None, **changed: object
 ) -> Fitted:
+    keras.utils.clear_session()  # as a new process: layers are named by a counter, and sums go by their names
     how = FitOptions(**{**vars(HOW), "work": work, "resume": resume, **changed})
     return fit("conv_ae", windows(120, 0), windows(50, 1), seed, 5, progress, how=how)  # type: ignore[arg-type]
 
@@ -109,6 +111,7 @@ def test_noise_that_a_variational_model_draws_goes_on_where_it_was(tmp_path: Pat
             if epoch == after:
                 raise Begun
 
+        keras.utils.clear_session()
         how = FitOptions(work=work, resume=resume)
         return fit("dense_vae", windows(120, 0), windows(50, 1), 0, 3, ends, how=how)
 
