@@ -6,6 +6,7 @@ SampleBlock ─ resample, join groups ─► Rows ─ window ─► Windows ─ 
 ```
 """
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -91,7 +92,10 @@ class AssetLine:
         self._scorer = bundle.scorer()
         self._normal = Normal.from_json(bundle.manifest.raw.get("quality"))
         self._smoother = Smoother(manifest.smoothing, manifest.threshold)
-        self._detector = AlarmDetector(rule or AlarmRule.from_json(manifest.alarm), self.alarm in active)
+        rule = rule or AlarmRule.from_json(manifest.alarm)
+        self._detector = AlarmDetector(rule, self.alarm in active)
+        self._held_for = 0  # windows in a row
+        self._forgets = max(rule.on_m, rule.off_delay) * math.ceil(manifest.length / manifest.hop)  # that share no row
         self.watch = watch_of(asset, manifest, prior, active)
 
     @property
@@ -139,9 +143,10 @@ class AssetLine:
         """Smoothed scores, whether the condition is on at each, and its changes.
 
         What is held back is told as it is and changes nothing. The windows that showed the fault of a sensor before
-        anybody doubted it are taken back; those before them still count.
+        anybody doubted it are taken back; those before them still count, where the hold is short.
         """
         if not held.any():
+            self._held_for = 0
             scores = self._smoother.update(bare)
             return scores, *self._detector.update(scores.ratio)
         parts: list[Scores] = []
@@ -153,8 +158,13 @@ class AssetLine:
             if held[start]:
                 self._smoother.take_back(int(back[start]))
                 self._detector.take_back(int(back[start]))
+                self._held_for += stop - start
+                if self._held_for >= self._forgets:  # as after a gap: what was before has no part in what comes
+                    self._smoother.reset()
+                    self._detector.reset()
                 anomaly[start:stop] = self._detector.active
             else:
+                self._held_for = 0
                 part = self._smoother.update(part)
                 anomaly[start:stop], found = self._detector.update(part.ratio)
                 changes += [(start + k, change) for k, change in found]

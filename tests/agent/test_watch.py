@@ -145,6 +145,20 @@ def test_a_machine_fault_alarms_beside_a_sensor_that_goes_wild_in_every_window()
     assert raised(transitions) == {"range", "anomaly"}
 
 
+@pytest.mark.parametrize(("held", "alarms"), [(4, True), (400, False)])
+def test_windows_from_before_a_long_hold_have_no_part_in_an_alarm_after_it(held: int, alarms: bool) -> None:
+    line = AssetLine("pump-1", BUNDLE, CHANNELS)
+    over = np.array([2.0, 2.0, *[0.5] * held, 2.0])  # on_n is 3
+    scores = Scores(over, over, np.ones((len(over), 2)) / 2)
+    is_held = np.array([False, False, *[True] * held, False])
+    cut = len(over) // 2
+    found = []
+    for part in (slice(cut), slice(cut, None)):
+        piece = Scores(scores.value[part], scores.ratio[part], scores.per_channel[part])
+        found += line._decide(piece, is_held[part], np.zeros(len(piece.value), np.int64))[2]
+    assert bool(found) == alarms
+
+
 def test_a_machine_fault_alarms_between_windows_that_are_held_back() -> None:
     values = machine(1500, 1)
     values[400:, 0] += 1
