@@ -189,6 +189,7 @@ while True:
 """
 
 
+@pytest.mark.alone
 def test_a_kill_costs_at_most_the_last_second(tmp_path: Path, until: Callable[..., None]) -> None:
     random, kept = np.random.default_rng(0), np.empty(0)
     for run in range(1, KILLS + 1):

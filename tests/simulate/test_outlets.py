@@ -211,6 +211,7 @@ class Kept:
         pass
 
 
+@pytest.mark.alone
 def test_a_live_run_keeps_its_pace_and_takes_commands() -> None:
     plant, kept, commands, answers = Plant(1, always_load=True), Kept(), SimpleQueue[str](), []
     for line in ("leakage:0.5", "nonsense", ""):

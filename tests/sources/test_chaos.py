@@ -175,6 +175,7 @@ def test_a_clock_that_is_set_loses_and_doubles_no_window_and_is_no_fault_of_the_
     assert [message.payload for message in consumer.on("status")] == [b"online", b"stopped"]
 
 
+@pytest.mark.alone
 def test_a_sensor_that_fails_is_read_again_and_keeps_no_other_from_its_period(
     bundle_of: Callable[[float], Path],
     node: Node,

@@ -299,6 +299,7 @@ def seconds_to_play(run: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.alone
 def test_a_recording_takes_its_length_divided_by_the_speed(tmp_path: Path) -> None:
     table = tmp_path / "data.csv"
     table.write_text("time,pressure,flow\n" + "".join(f"{n},{n},2\n" for n in range(101)))
@@ -314,6 +315,7 @@ def test_a_recording_takes_its_length_divided_by_the_speed(tmp_path: Path) -> No
     np.testing.assert_array_equal(played[1].time_s, played[0].time_s)
 
 
+@pytest.mark.alone
 def test_a_jump_in_a_recording_is_not_waited_for(tmp_path: Path) -> None:
     for name, stamps in (("back", [100, 101, 5, 6, 7]), ("on", [100, 101, 900_000_000, 900_000_001, 900_000_002])):
         table = tmp_path / f"{name}.csv"

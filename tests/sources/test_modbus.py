@@ -253,6 +253,7 @@ def periods(polled: list[float], period_s: float) -> Any:
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.alone
 def test_a_dead_and_a_slow_slave_do_not_keep_ten_others_from_their_period(plc: Make, shared: bool) -> None:
     period_s = 0.4
     device, control = plc(delay_s={4: float("inf"), 9: 0.15}), plc()
