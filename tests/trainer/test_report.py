@@ -410,6 +410,16 @@ def test_combinations_worth_and_what_was_not_fitted_have_their_place(result: Tra
     assert '<th scope="row" class="short">fitted on: all rows</th>' in report_data.data(some)
 
 
+def test_the_first_screen_names_no_method_and_what_ships_is_the_first_column(result: TrainingResult) -> None:
+    last = replace(result, candidates=(*result.candidates[1:], result.chosen))
+    shown = page(last)
+    head = shown.partition('<section id="quality"')[0].partition("</dl>")[0]
+    assert "σ" not in head and "quantile" not in head and '<a href="#threshold">why</a>' in head
+    assert re.search(r'<th scope="col"[^>]*>pca – ships</th><th[^>]*>conv_ae</th>', shown)
+    (figures,) = re.findall(r'<section id="figures">.*?</section>', shown, re.DOTALL)
+    assert figures.index(">pca<") < figures.index(">conv_ae<")
+
+
 def test_what_was_not_measured_is_marked_so(result: TrainingResult) -> None:
     silent = training(rows=400, labelled=False)
     (open_,) = (check for check in verdict(silent).checks if "Not measured" in check.words)

@@ -184,7 +184,7 @@ def _rate(path: Path, table: AnyTable, time_s: Floats, clock: CoarseClock | None
         step = float(np.mean(steps[np.abs(steps / step - 1) < 0.5]))
     share = float(np.mean(np.abs(steps / step - 1) < 0.5))
     first = f"first {len(steps):,} steps" if len(time_s) >= RATE_ROWS else "steps"
-    why = f"the median step is {step:g} s; {share:.1%} of the {first} are that"
+    why = f"the median step is {step:.4g} s; {share:.1%} of the {first} are that"
     return 1 / step, (Choice("sample rate", f"{1 / step:.6g} Hz", why),)
 
 

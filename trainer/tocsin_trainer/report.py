@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 from tocsin_trainer import report_data, report_detection, report_model
-from tocsin_trainer.markup import number, part, size, text
+from tocsin_trainer.markup import duration, number, part, size, text
 from tocsin_trainer.metrics_file import metrics_json, summary_table
 from tocsin_trainer.mistakes import all_events
-from tocsin_trainer.reasons import FIGURES, cost_figures, origin
+from tocsin_trainer.reasons import FIGURES, cost_figures
 from tocsin_trainer.results import TrainingResult
 from tocsin_trainer.sheet import sheet, write_page
 from tocsin_trainer.verdict import verdict
@@ -66,8 +66,8 @@ def _head(result: TrainingResult) -> str:
     )
     lede = (
         f"Ships <b>{text(chosen.title)}</b> in <b>{text(chosen.precision)}</b>: {size(chosen.bytes)}, "
-        f"{number(chosen.latency_us)} µs a window on the training machine, threshold {number(chosen.threshold.value)} "
-        f"({text(origin(chosen))})."
+        f"{number(chosen.latency_us)} µs a window on the training machine. An alarm is due where the score reaches "
+        f'{number(chosen.threshold.value)}: <a href="#threshold">why</a>.'
     )
     terms = "".join(f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in _tiles(result).items())
     command = result.extra.get("next_command", f"tocsin model verify {result.asset}-{result.version}.tocsin")
@@ -90,7 +90,7 @@ def _tiles(result: TrainingResult) -> dict[str, str]:
     return tiles | {
         "separation of injected anomalies": number(chosen.separation),
         "of one core, this machine": part(share),
-        "window": f"{result.length} rows at {number(result.sample_rate_hz)} Hz",
+        "window": duration(result.length / result.sample_rate_hz),
     }
 
 

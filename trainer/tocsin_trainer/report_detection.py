@@ -26,7 +26,7 @@ def parts(result: TrainingResult) -> str:
     for played in shown:
         false, daily = false_alarms(played)
         over = float((played.score >= limit).mean())
-        rows.append([played.title, len(played), len(played.score), over, len(played.alarms), false, daily])
+        rows.append([played.title, len(played), len(played.score), part(over), len(played.alarms), false, daily])
     heads = ["part", "rows", "windows", "share at the threshold or above", "alarms", "touching no label", "these a day"]
     drawn = [
         f"<h3>{text(played.title)}</h3>\n"
@@ -111,7 +111,7 @@ def worst(result: TrainingResult) -> str:
 
 def figures_section(result: TrainingResult) -> str:
     """Figures against labels, float and converted, with the trivial baselines beside them."""
-    everyone, baselines = result.candidates, result.baselines
+    everyone, baselines = sorted(result.candidates, key=lambda c: not c.chosen), result.baselines
     columns = [column for c in everyone for column in (c.figures_float, c.figures)] + list(baselines.values())
     keys = [key for key in FIGURES if any(key in column for column in columns)]
     keys += sorted({key for column in columns for key in column} - set(FIGURES))

@@ -33,7 +33,7 @@ def candidates(result: TrainingResult) -> str:
         ]
         for c in sorted(everyone, key=lambda c: (not c.chosen, not c.gate.passed, -c.worth))
     ]
-    rows += [[family, f"not fitted: {why}", *[None] * (len(heads) - 2)] for family, why in result.left_out]
+    rows += [[family, f"not fitted: {why}", *[DASH] * (len(heads) - 2)] for family, why in result.left_out]
     note = (
         "Separation: ROC-AUC between normal windows and the same with made-up anomalies; 1 is perfect, 0.5 is chance. "
         "It is no rate of detection. Stability: of these anomalies, the part that a limit from the worst block of time "
@@ -48,7 +48,7 @@ def candidates(result: TrainingResult) -> str:
 
 
 def _details(result: TrainingResult) -> str:
-    everyone = result.candidates
+    everyone = sorted(result.candidates, key=lambda c: not c.chosen)  # what ships stays on a narrow screen
     rows: list[tuple[str, Callable[[Candidate], object]]] = [
         ("precision", lambda c: c.precision),
         ("headroom", lambda c: c.headroom),
@@ -93,7 +93,7 @@ def threshold(result: TrainingResult) -> str:
         body += "<p>No rate of false alarms is promised: the table says what these recordings show, no more.</p>\n"
     words = f"Calibration scores over the threshold of each model: filled {chosen.precision}, outlined float."
     body += figure(histogram_picture(chosen, result.k_table), words + " Grey lines: mean + k σ.")
-    k_rows = [[row["k"], row["threshold"], row["over"]] for row in result.k_table]
+    k_rows = [[row["k"], row["threshold"], part(row["over"])] for row in result.k_table]
     if k_rows:
         body += table(["k", "mean + k σ", "share of calibration windows at it or above"], k_rows)
     return section("threshold", "Threshold and its promise", body)

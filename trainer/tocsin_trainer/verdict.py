@@ -133,7 +133,7 @@ def _promise(result: TrainingResult) -> list[Check]:
         return []
     sentence = str(promise.get("sentence") or "")
     kept = promise.get("promised") is not None and promise.get("promised") is not False
-    return [Check(kept, sentence)] if sentence else []
+    return [Check(kept, sentence.rstrip(".") + ".")] if sentence else []
 
 
 def _data(result: TrainingResult) -> list[Check]:
