@@ -308,6 +308,20 @@ def test_the_words_say_how_far_off_in_the_channels_unit() -> None:
     assert match and 1 < float(match[1]) < 4 and int(match[2]) > 70
 
 
+def test_the_words_expect_nothing_that_normal_running_never_had() -> None:
+    known = {"rows": 9, "rates": [1.0, 1.0], "channels": [
+        {"name": "pressure", "low": 4.5, "high": 4.6, "longest_run": 1, "largest_step": 1.0},
+    ]}  # fmt: skip
+    plain = load_bundle(SMALL)
+    manifest = replace(plain.manifest, raw={**plain.manifest.raw, "quality": known})
+    bundle = replace(plain, manifest=manifest)
+    found = explain(bundle, with_offset(bundle, 0), ("exact",))
+    expected = re.search(r"pressure is .* expected ([\d.]+)\)", words(found)[0])
+    assert expected and 4.5 <= float(expected[1]) <= 4.6
+    (told_,) = (each for each in found.contributions if each.channel == "pressure")
+    assert told_.expected is not None and 4.5 <= told_.expected <= 4.6
+
+
 def test_bands_are_named_by_frequency_and_a_tone_is_found_in_its_own(remade: Remade) -> None:
     bundle = spectrum(remade)
     found = find_moment(bundle, recording(bundle, "normal.csv"), "row:500")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tocsin.alarms.normal import Normal
+from tocsin.alarms.normal import Normal, NormalChannel
 from tocsin.core.bundle import Bundle
 from tocsin.records import Channel, Contribution, Floats
 from tocsin_trainer.explain.exact import Exact, MemberPart, take_apart
@@ -51,6 +51,11 @@ class Explanation:
     def channels(self) -> tuple[Channel, ...]:
         """The bundle's."""
         return self.bundle.manifest.columns
+
+    @cached_property
+    def normal(self) -> Normal:
+        """What normal running showed of the channels."""
+        return Normal.from_json(self.bundle.manifest.raw.get("quality"))
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -166,19 +171,21 @@ def _sentence(explanation: Explanation, contribution: Contribution, c: int) -> s
     member = max(members, key=lambda each: float(each.amount[:, c].sum()))
     r = int(np.argmax(member.amount[:, c]))
     share = f"{contribution.share:.0%} of the score"
-    said = _difference(member, r, c, explanation.channels[c].unit)
+    said = _difference(member, r, c, explanation.channels[c].unit, explanation.normal.of(contribution.channel))
     if member.of_time:
         row = len(explanation.moment.window) - len(member.amount) + r
         said += f" at {clock(float(explanation.moment.time_s[row]))}"
     return f"{explanation.labels[contribution.channel]} {said}; {share}"
 
 
-def _difference(member: MemberPart, r: int, c: int, unit: str) -> str:
+def _difference(member: MemberPart, r: int, c: int, unit: str, known: NormalChannel | None) -> str:
     """`is 14.2 °C above expected`, at one row of a member's input."""
     row = member.rows[r]
     if member.seen is None or member.expected is None:
         return f"differs most in the model's {row.name}"
     seen, expected = float(member.seen[r, c]), float(member.expected[r, c])
+    if member.of_time and known is not None:  # in the channel's unit: as an alarm tells it
+        expected = min(max(expected, known.low), known.high)
     return _reads(row, seen, expected, f" {unit}" if unit else "")
 
 
