@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tocsin.alarms.lifecycle import class_of
+from tocsin.alarms.alarm import class_of
 from tocsin.alarms.stale import Staleness
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.cli.main import main as tocsin

@@ -20,8 +20,8 @@ from typing import IO
 from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.alarms import device_clock
+from tocsin.alarms.alarm import AlarmContext, Severity
 from tocsin.alarms.device_clock import DeviceClock
-from tocsin.alarms.lifecycle import AlarmContext, Severity
 from tocsin.alarms.quality import condition
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.config import AgentSettings, AssetSettings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tocsin.alarm_desk import AlarmDesk
-from tocsin.alarms.lifecycle import AlarmContext
+from tocsin.alarms.alarm import AlarmContext
 from tocsin.config import MqttSettings
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher

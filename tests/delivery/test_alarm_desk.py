@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tocsin.alarm_desk import AlarmDesk
-from tocsin.alarms.lifecycle import AlarmContext
+from tocsin.alarms.alarm import AlarmContext
 from tocsin.delivery.outbox import Outbox
 from tocsin.records import Change
 

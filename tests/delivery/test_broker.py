@@ -95,7 +95,7 @@ AGENT = """
 import sys
 from pathlib import Path
 from tocsin.alarm_desk import AlarmDesk
-from tocsin.alarms.lifecycle import AlarmContext
+from tocsin.alarms.alarm import AlarmContext
 from tocsin.config import MqttSettings
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher

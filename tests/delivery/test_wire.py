@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tocsin.alarms.lifecycle import AlarmContext, apply
+from tocsin.alarms.alarm import AlarmContext
+from tocsin.alarms.lifecycle import Event, Happening, take
 from tocsin.delivery.wire import (
     AlarmEvent,
     AlarmMessage,
@@ -25,14 +26,18 @@ CONTEXT = AlarmContext(model_name="pump-1", model_version="1.0.0", model_digest=
 ENVELOPE = Envelope(boot=7, seq=41, replayed=True)
 KEYS = {
     "schema", "id", "seq", "boot", "alarm", "asset", "detector", "time", "raised", "cleared", "acked_at", "acked_by",
-    "text", "state", "active", "acked", "shelved", "suppressed", "severity", "severity_code", "score", "threshold",
+    "text", "state", "active", "acked", "shelved", "shelved_until", "suppressed", "severity", "severity_code", "score", "threshold",
     "ratio", "count", "flaps", "window", "model", "contributions", "class", "cause", "advice", "snapshot", "comment",
     "time_quality", "replayed",
 }  # fmt: skip
 
 
 def step_of(transition, **others):
-    step = apply(None, transition(**others), CONTEXT, "01J")
+    return raised(transition(**others))
+
+
+def raised(transition):
+    step = take(None, Happening(Event.RAISE, transition.time_s, transition, CONTEXT), "01J")
     assert step is not None
     return step
 
@@ -47,7 +52,8 @@ def test_a_retained_alarm_has_every_key_of_the_api_and_reads_back(transition):
 
 def test_an_event_tells_before_and_after_and_carries_its_envelope_at_the_top(transition):
     first = step_of(transition)
-    second = apply(first.after, transition(Change.CLEARED), CONTEXT, "unused")
+    over = transition(Change.CLEARED)
+    second = take(first.after, Happening(Event.CLEAR, over.time_s, over, CONTEXT), "unused")
     assert second is not None
     new = AlarmEvent.model_validate_json(stamp(alarm_change(first, "ntp").encode(), ENVELOPE))
     end = AlarmEvent.model_validate_json(stamp(alarm_change(second, "ntp").encode(), ENVELOPE))
@@ -66,8 +72,7 @@ wild = st.floats(allow_nan=True, allow_infinity=True)
 def test_whatever_was_measured_the_payload_is_valid_json_of_finite_numbers(parts, score, ratio):
     contributions = tuple(Contribution(f"c{n}", *part) for n, part in enumerate(parts))
     made = Transition("a", "a-model", Change.RAISED, 0.0, "model", score, 1.0, ratio, 0.0, 1.0, 8, contributions)
-    step = apply(None, made, CONTEXT, "01J")
-    assert step is not None
+    step = raised(made)
     sent = stamp(alarm_body(step.after, "unsynced").encode(), ENVELOPE)
     form = json.loads(sent, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     AlarmMessage.model_validate(form, strict=False)
@@ -78,8 +83,7 @@ def test_whatever_was_measured_the_payload_is_valid_json_of_finite_numbers(parts
 def test_shares_never_sum_to_more_than_one(weights):
     parts = tuple(Contribution(f"c{n}", w / math.fsum(weights), 0.0, None) for n, w in enumerate(weights))
     made = Transition("a", "a-model", Change.RAISED, 0.0, "model", 2.0, 1.0, 2.0, 0.0, 1.0, 8, parts)
-    step = apply(None, made, CONTEXT, "01J")
-    assert step is not None
+    step = raised(made)
     assert math.fsum(part.share for part in alarm_body(step.after, "ntp").contributions) <= 1
 
 

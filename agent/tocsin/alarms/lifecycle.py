@@ -1,58 +1,126 @@
-"""What becomes of a condition when it begins, begins again, or ends: (alarm, transition) → step.
+"""The life-cycle of an alarm: a table, state × event → state, and what each event does besides.
+
+States are those of ANSI/ISA-18.2 (IEC 62682). `TABLE` is all there is of transitions; `EFFECTS` says what is noted.
 
 ```
-            raise                 raise again                clear
- (none) ───────────► new ───────────────────► update ───────────────► end
-                     active, unacked          count + 1               inactive, normal
+            raise                    acknowledge
+ normal ───────────► unacked ◄──────────────────────► acked          shelved · suppressed · out of service
+    ▲                   │ clear    re-alarm             │ clear      hold back each of these, and give it back
+    │                   ▼                               ▼
+    └──── acknowledge ─ rtn_unacked, latched ◄──────────┘ (latching only)
 ```
-Rules: pure; the clock and new ids are passed in. One occurrence has one id, from its raise to its end. While there is
-no acknowledging, a cleared alarm ends by itself. A clear of what is not active is no step.
+Rules: pure; the clock and new ids are passed in. What leaves `normal` begins an occurrence, what comes back ends it.
+A condition is followed while it is held back, so that one that is on when the last hold goes calls at once. An event
+without a cell changes nothing.
 """
 
-import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 
-from tocsin.records import Change, Contribution, Transition
+from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState
+from tocsin.alarms.sentence import ended, sentence
+from tocsin.records import Transition
 
-_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_NAMED_CHANNELS = 3
+BACK: Literal["back"] = "back"  # to what still holds it; else by its condition: unacked, latched or normal
 
 
-class AlarmState(StrEnum):
-    """States of ISA-18.2; `normal` and `unacked` are reached so far."""
+class Event(StrEnum):
+    """What can happen to an alarm."""
 
-    NORMAL = "normal"
-    UNACKED = "unacked"
-    ACKED = "acked"
-    RTN_UNACKED = "rtn_unacked"
-    LATCHED = "latched"
-    SHELVED = "shelved"
-    SUPPRESSED = "suppressed"
+    RAISE = "raise"
+    CLEAR = "clear"
+    CLEAR_UNACKED = "clear, auto_ack: false"
+    CLEAR_LATCHING = "clear, latching: true"
+    ACK = "ack"
+    RE_ALARM = "re_alarm"
+    SHELVE = "shelve"
+    UNSHELVE = "unshelve"
+    SUPPRESS = "suppress"
+    UNSUPPRESS = "unsuppress"
+    SUPPRESSOR_ON = "suppressor on"
+    SUPPRESSOR_OFF = "suppressor off"
     OUT_OF_SERVICE = "out_of_service"
+    IN_SERVICE = "in_service"
+    RETIRE = "retire"
 
 
-class Severity(StrEnum):
-    """How much an alarm matters, mildest first."""
+Cell = AlarmState | Literal["back"] | None
+_N, _U, _A, _R, _L, _S, _D, _O = AlarmState
+_B: Cell = BACK
+__: Cell = None
 
-    WARNING = "warning"
-    MINOR = "minor"
-    MAJOR = "major"
-    CRITICAL = "critical"
+
+def _row(*cells: Cell) -> Mapping[AlarmState, Cell]:
+    return dict(zip(AlarmState, cells, strict=True))
+
+
+TABLE: Mapping[Event, Mapping[AlarmState, Cell]] = {
+    #                          normal unacked acked  rtn  latched shelved suppressed out of service
+    Event.RAISE: _row(             _U,    _U,   _A,   _U,   _U,    _S,    _D,    _O),
+    Event.CLEAR: _row(             __,    _N,   _N,   _N,   __,    _S,    _D,    _O),
+    Event.CLEAR_UNACKED: _row(     __,    _R,   _N,   __,   __,    _S,    _D,    _O),
+    Event.CLEAR_LATCHING: _row(    __,    _L,   _L,   __,   __,    _S,    _D,    _O),
+    Event.ACK: _row(               __,    _A,   __,   _N,   _N,    __,    __,    __),
+    Event.RE_ALARM: _row(          __,    __,   _U,   __,   __,    __,    __,    __),
+    Event.SHELVE: _row(            _S,    _S,   _S,   _S,   _S,    _S,    _D,    _O),
+    Event.UNSHELVE: _row(          __,    __,   __,   __,   __,    _B,    _B,    _B),
+    Event.SUPPRESS: _row(          _D,    _D,   _D,   _D,   _D,    _D,    _D,    _O),
+    Event.UNSUPPRESS: _row(        __,    __,   __,   __,   __,    _B,    _B,    _B),
+    Event.SUPPRESSOR_ON: _row(     _D,    _D,   _D,   _D,   _D,    _D,    _D,    _O),
+    Event.SUPPRESSOR_OFF: _row(    __,    __,   __,   __,   __,    _B,    _B,    _B),
+    Event.OUT_OF_SERVICE: _row(    _O,    _O,   _O,   _O,   _O,    _O,    _O,    _O),
+    Event.IN_SERVICE: _row(        __,    __,   __,   __,   __,    _B,    _B,    _B),
+    Event.RETIRE: _row(            __,    _N,   _N,   _N,   _N,    _N,    _N,    _N),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """How an alarm is dealt with.
+
+    Attributes:
+        auto_ack: it is over when its condition is, acknowledged or not.
+        latching: it stays until it is acknowledged after its condition's end, whatever `auto_ack` says.
+        re_alarm_s: seconds after which an acknowledged alarm whose condition is still on calls again; None = never.
+        suppressed_by: alarms that suppress it while their condition is on.
+    """
+
+    auto_ack: bool = True
+    latching: bool = False
+    re_alarm_s: float | None = None
+    suppressed_by: tuple[str, ...] = ()
 
     @property
-    def code(self) -> int:
-        """Severity as OPC UA counts it, 1 to 1000."""
-        return {"warning": 250, "minor": 450, "major": 650, "critical": 850}[self.value]
+    def clear(self) -> Event:
+        """The event of a condition that ends."""
+        if self.latching:
+            return Event.CLEAR_LATCHING
+        return Event.CLEAR if self.auto_ack else Event.CLEAR_UNACKED
 
 
-class AlarmClass(StrEnum):
-    """What is at fault: the machine, a sensor, the line to it, or the slow change of both."""
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event, with what belongs to it.
 
-    PROCESS = "process"
-    SENSOR = "sensor"
-    COMMS = "comms"
-    DRIFT = "drift"
+    Attributes:
+        event: what happened.
+        time_s: epoch seconds.
+        transition: of a raise or a clear; for others, what begins an occurrence where there is none.
+        context: of the asset.
+        by: who did it: a person, the suppressing alarm, or empty for detectors and timers of this device.
+        comment: what that person wrote.
+        until_s: end of a shelf.
+    """
+
+    event: Event
+    time_s: float
+    transition: Transition
+    context: AlarmContext
+    by: str = ""
+    comment: str | None = None
+    until_s: float | None = None
 
 
 class Kind(StrEnum):
@@ -63,239 +131,176 @@ class Kind(StrEnum):
     END = "end"
 
 
-_CLASS = {
-    "data_gap": AlarmClass.COMMS,
-    "bad_status": AlarmClass.COMMS,
-    "stuck": AlarmClass.SENSOR,
-    "range": AlarmClass.SENSOR,
-    "rate": AlarmClass.SENSOR,
-    "spikes": AlarmClass.SENSOR,
-    "saturated": AlarmClass.SENSOR,
-    "sample_rate": AlarmClass.COMMS,
-    "clock": AlarmClass.COMMS,
-    "held_back": AlarmClass.SENSOR,
-    "drift": AlarmClass.DRIFT,
-}
-_SAYS = {
-    "model": "behaves unlike its normal running",
-    "rule": "breaks a rule",
-    "data_gap": "gives no data",
-    "bad_status": "gives values that their source calls bad",
-    "stuck": "has a value that does not move",
-    "range": "has a value out of its range",
-    "rate": "has a value that changes faster than it can",
-    "spikes": "has a value with lone spikes",
-    "saturated": "has a value that is cut off at the end of its range",
-    "sample_rate": "gives samples too fast or too slowly",
-    "clock": "has a clock that went back or was set",
-    "held_back": "gives values that cannot be trusted, too many for the model to judge",
-    "drift": "drifts away from its normal running",
-    "degradation": "is wearing",
-}
-_ENDS = {
-    AlarmClass.SENSOR: "gives values that can be trusted again",
-    AlarmClass.COMMS: "gives its samples as it should again",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmContext:
-    """What an alarm says of its asset beyond the evidence.
-
-    Attributes:
-        detector: what watches the asset: `model`, `quality` or `rules`.
-        model_name: of the bundle in use; empty without a model, as are the next two.
-        model_version: of that bundle.
-        model_digest: sha256 of that bundle, hexadecimal.
-        rate_hz: rows a second of the grid, or None.
-        units: unit of measure by channel.
-        severity: of this asset's alarms.
-        advice: what the operator should do, or empty.
-        rule: of a rule's alarm: the condition, as the user wrote it.
-    """
-
-    detector: str = "model"
-    model_name: str = ""
-    model_version: str = ""
-    model_digest: str = ""
-    rate_hz: float | None = None
-    units: dict[str, str] = field(default_factory=dict)
-    severity: Severity = Severity.MAJOR
-    advice: str = ""
-    rule: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """One occurrence of a condition.
-
-    Attributes:
-        id: ULID, the same from raise to end.
-        state: see `AlarmState`.
-        active: the condition is on.
-        raised_s: epoch seconds of the window that raised it.
-        cleared_s: of the window that cleared it, or None.
-        count: how often it was raised within the occurrence.
-        latest: the newest transition, for its time, scores and window.
-        contributions: of the newest raise, largest share first.
-        text: one sentence for the operator.
-        context: of the asset, as it was at the newest transition.
-        comment: why it ended, when it was not by the condition's end.
-        snapshot: id of the recording around its raise, or None.
-    """
-
-    id: str
-    state: AlarmState
-    active: bool
-    raised_s: float
-    cleared_s: float | None
-    count: int
-    latest: Transition
-    contributions: tuple[Contribution, ...]
-    text: str
-    context: AlarmContext
-    comment: str | None = None
-    snapshot: str | None = None
-
-    @property
-    def alarm_class(self) -> AlarmClass:
-        """What is at fault."""
-        return class_of(self.latest.cause)
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one transition does.
+    """What one event does.
 
     Attributes:
         kind: new, update or end.
         before: the alarm until now; None when it is new.
-        after: the alarm from now on; inactive when it ended.
+        after: the alarm from now on; its state is `normal` when it ended.
+        cause: what happened.
     """
 
     kind: Kind
     before: Alarm | None
     after: Alarm
+    cause: Happening
 
 
-def apply(alarm: Alarm | None, transition: Transition, context: AlarmContext, new_id: str) -> Step | None:
-    """The step that a transition makes.
+def take(alarm: Alarm | None, happening: Happening, new_id: str) -> Step | None:
+    """The step that an event makes.
 
     Args:
-        alarm: the active occurrence of that condition, or None.
-        transition: a raise or a clear.
-        context: of the transition's asset.
-        new_id: taken when a new occurrence begins.
+        alarm: the occurrence that stands, or None where the state is `normal`.
+        happening: the event.
+        new_id: taken when an occurrence begins.
 
     Returns:
-        None when nothing changes: a clear of what is not active.
+        None where nothing changes.
     """
-    if transition.change is Change.RAISED:
-        after = Alarm(
-            id=new_id if alarm is None else alarm.id,
-            state=AlarmState.UNACKED if alarm is None else alarm.state,
-            active=True,
-            raised_s=transition.time_s if alarm is None else alarm.raised_s,
-            cleared_s=None,
-            count=1 if alarm is None else alarm.count + 1,
-            latest=transition,
-            contributions=transition.contributions,
-            text=sentence(transition, context),
-            context=context,
-            snapshot=None if alarm is None else alarm.snapshot,
-        )
-        return Step(Kind.NEW if alarm is None else Kind.UPDATE, alarm, after)
-    if alarm is None:
+    before = alarm or _quiet(happening, new_id)
+    cell = TABLE[happening.event][before.state]
+    if cell is None:
         return None
-    text = f"{transition.asset} {_ENDS.get(alarm.alarm_class, 'runs as normal again')}"
-    return Step(Kind.END, alarm, _ended(alarm, transition, text, context))
+    after = EFFECTS[happening.event](before, happening)
+    state = _back(after) if cell == BACK else cell
+    if after == before and state is before.state:
+        return None
+    after = _entered(replace(after, state=state))
+    kind = Kind.NEW if alarm is None else Kind.END if state is AlarmState.NORMAL else Kind.UPDATE
+    return Step(kind, alarm, after, happening)
 
 
-def retire(alarm: Alarm, time_s: float) -> Step:
-    """Ends an alarm whose asset is no longer watched, at `time_s`."""
-    transition = replace(alarm.latest, change=Change.CLEARED, time_s=time_s)
-    after = _ended(alarm, transition, f"{transition.asset} is no longer watched", alarm.context)
-    return Step(Kind.END, alarm, replace(after, comment="it was taken out of the configuration"))
+_HOLDS = {
+    Event.SHELVE: "is shelved by {by}",
+    Event.SUPPRESS: "is suppressed by {by}",
+    Event.SUPPRESSOR_ON: "is suppressed by {by}",
+    Event.OUT_OF_SERVICE: "is taken out of service by {by}",
+}
 
 
-def _ended(alarm: Alarm, transition: Transition, text: str, context: AlarmContext) -> Alarm:
+def _quiet(happening: Happening, new_id: str) -> Alarm:
+    """An occurrence about to begin."""
+    transition = happening.transition
+    text = f"{transition.alarm} {_HOLDS.get(happening.event, '').format(by=happening.by)}"
+    return Alarm(new_id, AlarmState.NORMAL, False, None, None, 0, transition, (), text, happening.context)
+
+
+def _back(alarm: Alarm) -> AlarmState:
+    if alarm.held is not None:
+        return alarm.held
+    if alarm.active:
+        return AlarmState.UNACKED
+    return AlarmState.LATCHED if alarm.latched else AlarmState.NORMAL
+
+
+def _entered(after: Alarm) -> Alarm:
+    """What goes with a state, however it was reached."""
+    state = after.state
+    if state in (AlarmState.UNACKED, AlarmState.LATCHED):
+        after = replace(after, latched=state is AlarmState.LATCHED)
+    if state not in (AlarmState.ACKED, AlarmState.NORMAL):
+        after = replace(after, acked_s=None, acked_by=None)
+    return after
+
+
+def _raise(alarm: Alarm, happening: Happening) -> Alarm:
+    transition = happening.transition
     return replace(
         alarm,
-        state=AlarmState.NORMAL,
-        active=False,
-        cleared_s=transition.time_s,
+        active=True,
+        raised_s=transition.time_s if alarm.raised_s is None else alarm.raised_s,
+        cleared_s=None,
+        count=alarm.count + 1,
+        flaps=alarm.flaps + alarm.active,
         latest=transition,
-        text=text,
-        context=context,
+        contributions=transition.contributions,
+        text=sentence(transition, happening.context),
+        context=happening.context,
     )
 
 
-def sentence(transition: Transition, context: AlarmContext) -> str:
-    """What the operator reads: the asset, what it does, and the channels that show it most.
-
-    >>> t = Transition("pump-1", "pump-1-model", Change.RAISED, 0.0, "model", 3.0, 1.0, 3.0, 0.0, 1.0, 8,
-    ...                (Contribution("pressure", 0.54, 2.31, 5.02),))
-    >>> sentence(t, AlarmContext(units={"pressure": "bar"}))
-    'pump-1 behaves unlike its normal running: Pressure (54 %) 2.31 bar where 5.02 was expected'
-    """
-    says = f"{transition.asset} {_SAYS.get(transition.cause, f'is in alarm ({transition.cause})')}"
-    if context.rule:
-        says += f", {context.rule}"
-    if transition.score is None:  # nothing was scored: channels are named, and have no share
-        parts = [_value(part, context.units.get(part.channel, "")) for part in transition.contributions]
-        more = [f"{len(parts) - _NAMED_CHANNELS} more"] if len(parts) > _NAMED_CHANNELS else []
-        return f"{says}: {', '.join(parts[:_NAMED_CHANNELS] + more)}" if parts else says
-    shown = [part for part in transition.contributions if math.isfinite(part.seen or 0.0) and part.share > 0]
-    parts = [_channel(part, context.units.get(part.channel, "")) for part in shown[:_NAMED_CHANNELS]]
-    return f"{says}: {', '.join(parts)}" if parts else says
+def _clear(alarm: Alarm, happening: Happening) -> Alarm:
+    if not alarm.active:
+        return alarm
+    transition = happening.transition
+    return replace(
+        alarm,
+        active=False,
+        cleared_s=transition.time_s,
+        latest=transition,
+        text=ended(transition.asset, transition.cause),
+        context=happening.context,
+    )
 
 
-def _label(part: Contribution) -> str:
-    label = part.channel.replace("_", " ")
-    return f"{label[:1].upper()}{label[1:]}"
+def _ack(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(_said(alarm, happening), acked_s=happening.time_s, acked_by=happening.by, latched=False)
 
 
-def _value(part: Contribution, unit: str) -> str:
-    return _label(part) if part.seen is None else f"{_label(part)} {part.seen:.4g} {unit}".rstrip()
+def _shelve(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(_said(alarm, happening), shelved_until_s=happening.until_s)
 
 
-def _channel(part: Contribution, unit: str) -> str:
-    share = f"{_label(part)} ({part.share * 100:.0f} %)"
-    if part.seen is None:
-        return share
-    if part.expected is None or not math.isfinite(part.expected):
-        return f"{share} {part.seen:.3g} {unit}".rstrip()
-    seen, expected = _told_apart(part.seen, part.expected)
-    return f"{f'{share} {seen} {unit}'.rstrip()} where {expected} was expected"
+def _unshelve(alarm: Alarm, happening: Happening) -> Alarm:
+    return alarm if alarm.shelved_until_s is None else replace(_said(alarm, happening), shelved_until_s=None)
 
 
-def _told_apart(seen: float, expected: float) -> tuple[str, str]:
-    """Both with as many digits, three or more, as it takes to tell them apart."""
-    for digits in range(3, 7):
-        texts = f"{seen:.{digits}g}", f"{expected:.{digits}g}"
-        if texts[0] != texts[1]:
-            break
-    return texts
+def _suppress(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(_said(alarm, happening), suppressed_by=happening.by)
 
 
-def class_of(cause: str) -> AlarmClass:
-    """What is at fault where an alarm has this cause; the machine, where the cause is not known.
-
-    >>> class_of("stuck").value, class_of("model").value
-    ('sensor', 'process')
-    """
-    return _CLASS.get(cause, AlarmClass.PROCESS)
+def _unsuppress(alarm: Alarm, happening: Happening) -> Alarm:
+    return alarm if alarm.suppressed_by is None else replace(_said(alarm, happening), suppressed_by=None)
 
 
-def ulid(time_s: float, randomness: bytes) -> str:
-    """A ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32; sorts by time.
+def _suppressor_on(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(alarm, suppressors=tuple(sorted({*alarm.suppressors, happening.by})))
 
-    Args:
-        time_s: epoch seconds.
-        randomness: 10 bytes.
 
-    >>> ulid(1469918176.385, bytes(10))
-    '01ARYZ6S410000000000000000'
-    """
-    number = (max(0, round(time_s * 1000)) & (1 << 48) - 1) << 80 | int.from_bytes(randomness)
-    return "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
+def _suppressor_off(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(alarm, suppressors=tuple(by for by in alarm.suppressors if by != happening.by))
+
+
+def _take_out(alarm: Alarm, happening: Happening) -> Alarm:
+    return replace(_said(alarm, happening), out_of_service_by=happening.by)
+
+
+def _take_in(alarm: Alarm, happening: Happening) -> Alarm:
+    return alarm if alarm.out_of_service_by is None else replace(_said(alarm, happening), out_of_service_by=None)
+
+
+def _retire(alarm: Alarm, happening: Happening) -> Alarm:
+    transition = happening.transition
+    return replace(
+        alarm,
+        active=False,
+        cleared_s=happening.time_s if alarm.active else alarm.cleared_s,
+        latest=transition,
+        text=f"{transition.asset} is no longer watched",
+        comment="it was taken out of the configuration",
+    )
+
+
+def _said(alarm: Alarm, happening: Happening) -> Alarm:
+    return alarm if happening.comment is None else replace(alarm, comment=happening.comment)
+
+
+EFFECTS: Mapping[Event, Callable[[Alarm, Happening], Alarm]] = {
+    Event.RAISE: _raise,
+    Event.CLEAR: _clear,
+    Event.CLEAR_UNACKED: _clear,
+    Event.CLEAR_LATCHING: _clear,
+    Event.ACK: _ack,
+    Event.RE_ALARM: lambda alarm, _: alarm,
+    Event.SHELVE: _shelve,
+    Event.UNSHELVE: _unshelve,
+    Event.SUPPRESS: _suppress,
+    Event.UNSUPPRESS: _unsuppress,
+    Event.SUPPRESSOR_ON: _suppressor_on,
+    Event.SUPPRESSOR_OFF: _suppressor_off,
+    Event.OUT_OF_SERVICE: _take_out,
+    Event.IN_SERVICE: _take_in,
+    Event.RETIRE: _retire,
+}

@@ -7,7 +7,8 @@ goes first, oldest first, counted. A damaged file is set aside and replaced, nev
 ```
 outbox    seq, boot, topic, payload, …   waiting to be sent
 latest    topic → payload                the newest retained payload of each topic, to say again at every connect
-alarm     alarm → body                   conditions that are active
+alarm     alarm → body                   alarms that are not `normal`
+audit     n → body                       what was done to alarms, the newest 10,000
 tally     asset → episodes, hours        alarms counted in normal running, by one bundle and its alarm settings
 ```
 """
@@ -35,6 +36,7 @@ CREATE INDEX IF NOT EXISTS outbox_topic ON outbox(topic, seq);
 CREATE INDEX IF NOT EXISTS outbox_priority ON outbox(priority, seq);
 CREATE TABLE IF NOT EXISTS latest(topic TEXT PRIMARY KEY, payload BLOB NOT NULL, priority INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alarm(alarm TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS audit(n INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tally(
     asset TEXT PRIMARY KEY, subject TEXT NOT NULL, episodes INTEGER NOT NULL, hours REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS agent(
@@ -42,6 +44,7 @@ CREATE TABLE IF NOT EXISTS agent(
 """
 _COLUMNS = "seq, boot, topic, payload, qos, retain, priority, wall_s, monotonic_s"
 _FORMAT = 1
+_AUDITED = 10_000
 _BUSY_S = 10.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # the last: other columns than ours
 
@@ -285,7 +288,7 @@ class Outbox:
         return max(0.0, time.monotonic() - monotonic_s if boot == self.boot else time.time() - wall_s)
 
     def keep_alarm(self, alarm: str, body: bytes | None) -> None:
-        """Keeps the body of an active condition; None forgets it."""
+        """Keeps the body of an alarm that is not `normal`; None forgets it."""
         with self.transaction():
             if body is None:
                 self._db.execute("DELETE FROM alarm WHERE alarm = ?", (alarm,))
@@ -293,9 +296,21 @@ class Outbox:
                 self._db.execute("REPLACE INTO alarm VALUES (?, ?)", (alarm, body))
 
     def alarms(self) -> dict[str, bytes]:
-        """The bodies of the active conditions, by id."""
+        """The bodies of the alarms that are not `normal`, by id."""
         with self._lock:
             return dict(self._db.execute("SELECT alarm, body FROM alarm ORDER BY alarm").fetchall())
+
+    def keep_audit(self, body: bytes) -> None:
+        """Adds a line to the audit trail; over 10,000 the oldest goes."""
+        with self.transaction():
+            cursor = self._db.execute("INSERT INTO audit(body) VALUES (?)", (body,))
+            assert cursor.lastrowid is not None
+            self._db.execute("DELETE FROM audit WHERE n <= ?", (cursor.lastrowid - _AUDITED,))
+
+    def audit(self) -> list[bytes]:
+        """The audit trail, oldest first."""
+        with self._lock:
+            return [body for (body,) in self._db.execute("SELECT body FROM audit ORDER BY n")]
 
     def keep_tally(self, asset: str, subject: str, episodes: int, hours: float) -> None:
         """Keeps an asset's count of alarms, in place of what was kept before.

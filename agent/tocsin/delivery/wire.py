@@ -7,6 +7,7 @@
 <prefix>/<device>/score/<asset>    Score
 <prefix>/<device>/alarm/<alarm>    AlarmMessage                   retained; empty = gone
 <prefix>/<device>/event/alarm      AlarmEvent
+<prefix>/<device>/event/audit      AuditEvent
 ```
 Rules: times are RFC 3339, UTC, with ms and `Z`; numbers are finite, what cannot be is null. What goes through the
 outbox has an `Envelope` at its top level, put there at sending; consumers drop duplicates on (device, boot, seq).
@@ -20,13 +21,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tocsin.alarms.lifecycle import Alarm, AlarmClass, AlarmState, Severity, Step
+from tocsin.alarms.alarm import Alarm, AlarmClass, AlarmState, Severity
+from tocsin.alarms.commands import Command, Refusal
+from tocsin.alarms.lifecycle import Step
 from tocsin.delivery.clock import TimeQuality
 from tocsin.records import Contribution
 
 SCHEMA: Literal[1] = 1
 ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
-EVENT_ALARM = "event/alarm"
+EVENT_ALARM, EVENT_AUDIT = "event/alarm", "event/audit"
 MAX_CONTRIBUTIONS = 8
 _FIRST_S, _LAST_S = -62135596800.0, 253402300799.9995  # the years 1 to 9999
 
@@ -139,7 +142,7 @@ class AlarmBody(Wire):
     detector: str
     time: Time = Field(description="of the window that made the newest transition")
     time_quality: TimeQuality
-    raised: Time
+    raised: Time | None = Field(description="null where it was held back before it was ever raised")
     cleared: Time | None
     acked_at: Time | None = None
     acked_by: str | None = None
@@ -148,6 +151,7 @@ class AlarmBody(Wire):
     active: bool
     acked: bool = False
     shelved: bool = False
+    shelved_until: Time | None = None
     suppressed: bool = False
     severity: Severity
     severity_code: int = Field(ge=1, le=1000, description="as OPC UA counts it")
@@ -155,7 +159,7 @@ class AlarmBody(Wire):
     threshold: float | None
     ratio: float | None = Field(description="score / threshold: 1.0 is the limit")
     count: Count = Field(description="raises within the occurrence")
-    flaps: Count = 0
+    flaps: Count = Field(0, description="how many of these came before its end was believed")
     window: Window
     model: Model | None
     contributions: list[ChannelShare] = Field(max_length=MAX_CONTRIBUTIONS)
@@ -170,7 +174,7 @@ class AlarmBody(Wire):
 
 
 class AlarmMessage(AlarmBody, Envelope):
-    """Retained on `alarm/<alarm>` while the condition stands."""
+    """Retained on `alarm/<alarm>` while its state is not `normal`."""
 
 
 class AlarmChange(Wire):
@@ -183,6 +187,25 @@ class AlarmChange(Wire):
 
 class AlarmEvent(AlarmChange, Envelope):
     """Sent on `event/alarm` at every transition."""
+
+
+class AuditBody(Wire):
+    """What was done to an alarm, or refused."""
+
+    time: Time
+    alarm: str
+    id: str | None = Field(None, description="of the occurrence; null where none stands")
+    action: str = Field(description="ack, shelve, unshelve, suppress, unsuppress, …: a row of the table of states")
+    by: str | None = Field(None, description="who did it; null for timers and settings of the device")
+    from_: AlarmState = Field(alias="from")
+    to: AlarmState
+    outcome: Literal["done", "unchanged", "refused"]
+    comment: str | None = None
+    reason: str | None = Field(None, description="why it was refused")
+
+
+class AuditEvent(AuditBody, Envelope):
+    """Sent on `event/audit` for each command, and for what timers and settings did."""
 
 
 class Score(Wire):
@@ -381,17 +404,24 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
         detector=context.detector,
         time=rfc3339(latest.time_s),
         time_quality=quality,
-        raised=rfc3339(alarm.raised_s),
-        cleared=None if alarm.cleared_s is None else rfc3339(alarm.cleared_s),
+        raised=_when(alarm.raised_s),
+        cleared=_when(alarm.cleared_s),
+        acked_at=_when(alarm.acked_s),
+        acked_by=alarm.acked_by,
         text=alarm.text,
         state=alarm.state,
         active=alarm.active,
+        acked=alarm.acked_s is not None,
+        shelved=alarm.shelved_until_s is not None,
+        shelved_until=_when(alarm.shelved_until_s),
+        suppressed=bool(alarm.suppressors) or alarm.suppressed_by is not None,
         severity=context.severity,
         severity_code=context.severity.code,
         score=number(latest.score),
         threshold=number(latest.threshold),
         ratio=number(latest.ratio),
         count=alarm.count,
+        flaps=alarm.flaps,
         window=window,
         model=model if context.model_name else None,
         contributions=_shares(alarm.contributions),
@@ -400,6 +430,42 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
         advice=context.advice or None,
         comment=alarm.comment,
         snapshot=alarm.snapshot,
+    )
+
+
+def _when(time_s: float | None) -> str | None:
+    return None if time_s is None else rfc3339(time_s)
+
+
+def audit_of(step: Step) -> AuditBody:
+    """The audit's line of a step."""
+    return AuditBody(
+        time=rfc3339(step.cause.time_s),
+        alarm=step.after.latest.alarm,
+        id=step.after.id,
+        action=step.cause.event,
+        by=step.cause.by or None,
+        from_=AlarmState.NORMAL if step.before is None else step.before.state,
+        to=step.after.state,
+        outcome="done",
+        comment=step.cause.comment,
+    )
+
+
+def audit_of_nothing(command: Command, alarm: Alarm | None, refusal: Refusal | None, time_s: float) -> AuditBody:
+    """The audit's line of a command that changed nothing: refused, or so already."""
+    state = AlarmState.NORMAL if alarm is None else alarm.state
+    return AuditBody(
+        time=rfc3339(time_s),
+        alarm=command.alarm,
+        id=None if alarm is None else alarm.id,
+        action=command.event,
+        by=command.by or None,
+        from_=state,
+        to=state,
+        outcome="unchanged" if refusal is None else "refused",
+        comment=command.comment,
+        reason=None if refusal is None else refusal.text,
     )
 
 
