@@ -7,17 +7,35 @@ import threading
 import pytest
 
 from tocsin.alarm_desk import AlarmDesk
-from tocsin.alarms.alarm import AlarmContext
+from tocsin.alarms.alarm import AlarmContext, AlarmState
+from tocsin.alarms.commands import Answer, Command
+from tocsin.alarms.lifecycle import Event, Handling
+from tocsin.alarms.plan import Condition, Plan
 from tocsin.delivery.outbox import Outbox
 from tocsin.records import Change
 
 
-def run(desk: AlarmDesk, *items: object) -> AlarmDesk:
+def run(desk: AlarmDesk, *items: object, answers: list[Answer] | None = None) -> AlarmDesk:
+    taken: list[Answer] = [] if answers is None else answers
     desk.start()
     for item in items:
-        desk.queue.put(item)
+        if isinstance(item, Command):
+            desk.order(item, taken.append)
+        else:
+            desk.queue.put(item)
     desk.stop()
     return desk
+
+
+def planned(outbox: Outbox, handling: Handling = Handling(), now=lambda: 1.75e9, **others: Handling) -> AlarmDesk:  # noqa: B008
+    conditions = {"pump-1-model": Condition("pump-1", "model", handling)}
+    conditions |= {name.replace("_", "-"): Condition("pump-1", "model", one) for name, one in others.items()}
+    return AlarmDesk(outbox, "edge-1", {"pump-1": AlarmContext()}, lambda: None, plan=Plan(conditions), now=now)
+
+
+def trail(outbox: Outbox) -> list[tuple[str, str, str, str, str | None]]:
+    entries = [json.loads(body) for body in outbox.audit()]
+    return [(e["action"], e["from"], e["to"], e["outcome"], e["by"]) for e in entries]
 
 
 def messages(outbox: Outbox) -> list[tuple[str, str]]:
@@ -138,3 +156,105 @@ def test_an_alarm_goes_out_though_nothing_can_be_kept_of_what_was_recorded(outbo
 
     desk = run(AlarmDesk(outbox, "edge-1", {"pump-1": AlarmContext()}, lambda: None, snapshot=broken), transition())
     assert desk.active_alarms() == {"pump-1-model"} and desk.statistics.failed == 0
+
+
+def test_two_people_acknowledging_at_once_give_one_state_and_two_lines_in_the_audit(outbox, transition):
+    answers: list[Answer] = []
+    acks = [Command(Event.ACK, "pump-1-model", by) for by in ("ann", "bob")]
+    desk = run(planned(outbox), transition(), *acks, answers=answers)
+    assert [(a.refusal, a.states, a.changed) for a in answers] == [
+        (None, {"pump-1-model": AlarmState.ACKED}, 1), (None, {"pump-1-model": AlarmState.ACKED}, 0),
+    ]  # fmt: skip
+    assert desk.standing_alarms()["pump-1-model"].acked_by == "ann"
+    assert trail(outbox) == [
+        ("raise", "normal", "unacked", "done", None),
+        ("ack", "unacked", "acked", "done", "ann"),
+        ("ack", "acked", "acked", "unchanged", "bob"),
+    ]
+    assert [topic for topic, _ in messages(outbox)].count("event/audit") == 2
+
+
+def test_a_refused_command_changes_nothing_but_the_audit(outbox, transition):
+    answers: list[Answer] = []
+    refused = [Command(Event.SHELVE, "pump-1-model", "ann", for_s=1e9), Command(Event.ACK, "pump-9", "ann")]
+    desk = run(planned(outbox), transition(), *refused, answers=answers)
+    assert [answer.refusal and answer.refusal.code for answer in answers] == ["too_long", "unknown_alarm"]
+    assert desk.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED and desk.statistics.failed == 0
+    assert trail(outbox)[1:] == [("shelve", "unacked", "unacked", "refused", "ann")]
+
+
+def test_an_acknowledgement_of_an_occurrence_that_is_over_leaves_the_next_one_alone(outbox, transition):
+    answers: list[Answer] = []
+    desk = planned(outbox)
+    run(desk, transition(), Command(Event.ACK, "pump-1-model", "ann", occurrence="01OLD"), answers=answers)
+    assert answers[0].refusal is not None and answers[0].refusal.code == "over"
+    assert desk.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
+
+
+def test_all_that_wait_are_acknowledged_at_once(outbox, transition):
+    answers: list[Answer] = []
+    raised = [transition(alarm=f"pump-1-{n}") for n in range(3)]
+    run(planned(outbox), *raised, Command(Event.ACK, "all", "ann"), answers=answers)
+    assert answers == [Answer(None, {f"pump-1-{n}": AlarmState.ACKED for n in range(3)}, 3)]
+
+
+def test_acknowledgements_holds_and_shelves_outlive_a_restart(outbox, transition):
+    asked = [
+        Command(Event.ACK, "pump-1-a", "ann"),
+        Command(Event.SHELVE, "pump-1-b", "ann", for_s=3600.0),
+        Command(Event.OUT_OF_SERVICE, "pump-1-model", "ann", comment="bearing is changed"),
+    ]
+    run(planned(outbox), transition(alarm="pump-1-a"), transition(alarm="pump-1-b"), *asked)
+    again = planned(outbox).standing_alarms()
+    assert {alarm: one.state.value for alarm, one in again.items()} == {
+        "pump-1-a": "acked", "pump-1-b": "shelved", "pump-1-model": "out_of_service",
+    }  # fmt: skip
+    assert again["pump-1-model"].comment == "bearing is changed"
+    assert planned(outbox).active_alarms() == {"pump-1-a", "pump-1-b"}
+
+
+def test_a_shelf_ends_by_itself_and_an_alarm_that_is_on_calls_again(outbox, transition, until):
+    now = [1.75e9]
+    desk = planned(outbox, now=lambda: now[0])
+    desk.start()
+    desk.queue.put(transition())
+    desk.order(Command(Event.SHELVE, "pump-1-model", "ann", for_s=3600.0), lambda _: None)
+    until(lambda: "pump-1-model" in desk.standing_alarms() and desk.standing_alarms()["pump-1-model"].shelved_until_s)
+    now[0] += 3601
+    until(lambda: desk.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED)
+    desk.stop()
+    assert trail(outbox)[-1] == ("unshelve", "shelved", "unacked", "done", None)
+
+
+def test_an_alarm_suppresses_others_while_it_is_on_also_over_a_restart(outbox, transition):
+    handling = Handling(suppressed_by=("pump-1-stop",))
+    desk = run(planned(outbox, handling, pump_1_stop=Handling()), transition(), transition(alarm="pump-1-stop"))
+    assert desk.standing_alarms()["pump-1-model"].state is AlarmState.SUPPRESSED
+    again = planned(outbox, handling, pump_1_stop=Handling())
+    run(again, transition(Change.CLEARED, alarm="pump-1-stop"))
+    assert {alarm: one.state for alarm, one in again.standing_alarms().items()} == {"pump-1-model": AlarmState.UNACKED}
+
+
+def test_suppression_that_the_settings_no_longer_know_ends_at_the_start(outbox, transition):
+    suppressed = Handling(suppressed_by=("pump-1-stop",))
+    run(planned(outbox, suppressed, pump_1_stop=Handling()), transition(), transition(alarm="pump-1-stop"))
+    desk = run(planned(outbox, pump_1_stop=Handling()))
+    assert desk.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
+
+
+def test_alarms_that_waited_for_an_acknowledgement_end_once_the_settings_ask_for_none(outbox, transition):
+    desk = run(planned(outbox, Handling(auto_ack=False)), transition(), transition(Change.CLEARED))
+    assert desk.standing_alarms()["pump-1-model"].state is AlarmState.RTN_UNACKED
+    assert run(planned(outbox)).standing_alarms() == {}
+
+
+def test_an_order_that_cannot_be_written_is_answered_and_changes_nothing(outbox, transition):
+    answers: list[Answer] = []
+    run(planned(outbox), transition())
+    sabotage = sqlite3.connect(outbox.path)
+    sabotage.execute("CREATE TRIGGER no BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END")
+    desk = run(planned(outbox), Command(Event.ACK, "pump-1-model", "ann"), answers=answers)
+    sabotage.close()
+    assert [answer.refusal and answer.refusal.code for answer in answers] == ["failed"]
+    assert planned(outbox).standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
+    assert desk.statistics.failed == 1

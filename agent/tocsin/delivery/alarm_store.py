@@ -56,10 +56,10 @@ class AlarmStore:
         state = b"" if ended else alarm_body(step.after, quality).encode()
         event = alarm_change(step, quality).encode()
         with self._outbox.transaction():
+            self.audit(audit_of(step), told=step.cause.event not in _OF_DETECTORS)
             self._outbox.keep_alarm(alarm, None if ended else _ALARM.dump_json(step.after))
             self._outbox.put(EVENT_ALARM, event, priority=Priority.ALARM)
             self._outbox.put(alarm_topic(alarm), state, retain=True, priority=Priority.ALARM)
-            self.audit(audit_of(step), told=step.cause.event not in _OF_DETECTORS)
 
     def audit(self, entry: AuditBody, told: bool = True) -> None:
         """One line of the audit trail, in the caller's transaction where there is one.
