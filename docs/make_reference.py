@@ -4,6 +4,7 @@
 click's commands            ─► reference/commands.md
 tocsin.config               ─► configure/settings.md
 tocsin.delivery.wire        ─► reference/messages.md, reference/schema/*.json
+tocsin.alarms.lifecycle     ─► reference/alarm-states.md
 tocsin_trainer.metrics_file ─► reference/schema/metrics.json
 ```
 """
@@ -16,9 +17,11 @@ from typing import Any
 
 import click
 
+from tocsin.alarms.alarm import AlarmState
+from tocsin.alarms.lifecycle import BACK, TABLE
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
-from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, Health, Info, Score, Wire
+from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, AuditEvent, Health, Info, Score, Wire
 from tocsin_trainer.metrics_file import schema
 
 DOCS = Path(__file__).parent
@@ -27,6 +30,7 @@ MADE = "<!-- made by docs/make_reference.py: change the code instead -->\n"
 
 MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic under <prefix>/<device>/, how it is sent
     "alarm-event": (AlarmEvent, "event/alarm", "QoS 1, through the outbox; one at every change of an alarm"),
+    "audit-event": (AuditEvent, "event/audit", "QoS 1, through the outbox; one for each command, shelf that ends, …"),
     "alarm": (AlarmMessage, "alarm/<alarm>", "QoS 1, through the outbox, retained; empty when the alarm has ended"),
     "score": (Score, "score/<asset>", "QoS 0, only while connected; one for each window"),
     "info": (Info, "info", "QoS 1, retained; at every connect"),
@@ -44,10 +48,11 @@ MEANING = {  # what the schema leaves unsaid
     "assets[].sources": "instead of `source`: one for each rate group of the bundle, by the group's name",
     "assets[].severity": "of this asset's alarms",
 }
-TITLES = {"mqtt": "The broker", "recording": "Recording, off when left out"}
+TITLES = {"mqtt": "The broker", "alarms": "Alarms of the device", "recording": "Recording, off when left out"}
 OPENED = {  # keys that only hold others
     "recording",
     "mqtt",
+    "alarms",
     "mqtt.tls",
     "assets",
     "assets[].source",
@@ -66,6 +71,7 @@ def pages() -> dict[str, str]:
         "reference/commands.md": commands(),
         "configure/settings.md": settings(),
         "reference/messages.md": messages(),
+        "reference/alarm-states.md": alarm_states(),
     }
     for name, (model, _, _) in MESSAGES.items():
         made[f"reference/schema/{name}.json"] = json.dumps(model.model_json_schema(by_alias=True), indent=1) + "\n"
@@ -218,6 +224,37 @@ the same (`device`, `boot`, `seq`) as something before.
     for name in sorted(parts):
         text += f"\n### {name}\n\n{_table(parts[name])}"
     return text
+
+
+def alarm_states() -> str:
+    """The table of states, as the agent goes by it."""
+    text = f"""{MADE}# States of an alarm
+
+A column is the state before, a row what happens, a cell the state after; an empty cell: nothing changes. States are
+those of ANSI/ISA-18.2. How to work with alarms: [operate](../operate/alarms.md).
+
+| | {" | ".join(f"`{state}`" for state in AlarmState)} |
+|---|{"---|" * len(AlarmState)}
+"""
+    for event, row in TABLE.items():
+        cells = ["" if row[state] is None else "*back*" if row[state] == BACK else str(row[state]) for state in row]
+        text += f"| {event} | {' | '.join(cells)} |\n"
+    return f"""{text}
+*back*: to what still holds it back, out of service before suppressed before shelved; where nothing does, `unacked`
+while its condition is on, else `latched` where it was, else `normal`.
+
+| | besides |
+|---|---|
+| any, from `normal` | an occurrence begins: a new `id`, `event/alarm` of type `new` |
+| any, to `normal` | it ends: `end`, and an empty `alarm/<alarm>` |
+| raise | `count` + 1, and `flaps` + 1 where it was on; sentence, scores and channels are those of the newest raise |
+| clear | `cleared`; the condition is followed also while it is held back |
+| ack | `acked_at`, `acked_by`; forgotten when it leaves `acked` for anything but `normal` |
+| re_alarm | an acknowledged alarm has been on for `re_alarm_after` |
+| unshelve | by a command, or by the clock |
+| suppressor on, off | an alarm of `suppressed_by` begins, ends |
+| retire | its asset or rule was taken out of the configuration |
+"""
 
 
 def _table(schema: dict[str, Any], without: Collection[str] = ()) -> str:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,8 +18,10 @@ from pydantic import Field, field_validator, model_validator
 
 from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.expression import parse
+from tocsin.alarms.lifecycle import Handling
 from tocsin.alarms.limits import ChannelOverride
-from tocsin.alarms.quality import CHECKS, condition
+from tocsin.alarms.plan import SHELF_LIMIT_S, Condition, Plan
+from tocsin.alarms.quality import CHECKS, cause_of, condition
 from tocsin.alarms.rules import Rule
 from tocsin.alarms.watch import Prior
 from tocsin.core.groups import GROUP_NAME
@@ -85,12 +88,21 @@ class MqttSettings(BrokerSettings):
 
 
 class AlarmSettings(Settings):
-    """When a score becomes an alarm; what is left out is as the bundle says."""
+    """When a score becomes an alarm, where what is left out is as the bundle says; and how alarms are dealt with."""
 
     on_n: int | None = Field(None, ge=1, description="windows over the limit, …")
     on_m: int | None = Field(None, ge=1, description="… of this many, that raise it")
     off_delay: int | None = Field(None, ge=1, description="windows in a row below clear_ratio that clear it")
     clear_ratio: float | None = Field(None, gt=0, le=1)
+
+    auto_ack: bool = Field(
+        True, description="an alarm is over when its condition is; false: when it is acknowledged too"
+    )
+    latching: bool = Field(False, description="an alarm stays until it is acknowledged after its condition's end")
+    re_alarm_after: Seconds | None = Field(
+        None, gt=0, description="an acknowledged alarm that is still on calls again; never when left out"
+    )
+    suppressed_by: tuple[Id, ...] = Field((), description="ids of alarms that suppress those of this asset while on")
 
     def rule(self, default: AlarmRule) -> AlarmRule:
         """The bundle's rule with these changes.
@@ -99,9 +111,15 @@ class AlarmSettings(Settings):
             ConfigError: the two together cannot be.
         """
         try:
-            return AlarmRule(**{**default.to_json(), **self.model_dump(exclude_none=True)})
+            return AlarmRule(
+                **{**default.to_json(), **self.model_dump(include=set(default.to_json()), exclude_none=True)}
+            )
         except ValueError as error:
             raise ConfigError(f"alarm: {error} (what is not set is as the bundle says)") from error
+
+    def handling(self) -> Handling:
+        """How its alarms are dealt with."""
+        return Handling(self.auto_ack, self.latching, self.re_alarm_after, self.suppressed_by)
 
 
 class ChannelQualitySettings(Settings):
@@ -162,6 +180,7 @@ class RuleSettings(Settings):
     for_: Seconds = Field(0.0, ge=0, alias="for", description="each has to hold for so long")
     severity: Literal["warning", "minor", "major", "critical"] = Field("major", description="of its alarm")
     advice: str = Field("", max_length=500, description="what the operator should do; sent with its alarm")
+    latching: bool | None = Field(None, description="its alarm stays until acknowledged; as the asset's when left out")
 
     @field_validator("id")
     @classmethod
@@ -261,6 +280,17 @@ class AssetSettings(Settings):
         rules = (condition(self.id, rule.id) for rule in self.rules)
         return (condition(self.id, "anomaly"), *self.quality.alarm_ids(self.id), *rules)
 
+    def conditions(self) -> dict[str, Condition]:
+        """All that may be in alarm, by id of its alarm."""
+        handling = self.alarm.handling()
+        checks = {condition(self.id, check): cause_of(check) for check in CHECKS if self.quality.enabled}
+        found = {alarm: Condition(self.id, cause, handling) for alarm, cause in checks.items()}
+        found[condition(self.id, "anomaly")] = Condition(self.id, "model", handling)
+        for rule in self.rules:
+            own = handling if rule.latching is None else replace(handling, latching=rule.latching)
+            found[condition(self.id, rule.id)] = Condition(self.id, "rule", own)
+        return found
+
 
 def _device() -> str:
     name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")[:64].strip("-")
@@ -273,6 +303,12 @@ def _state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "tocsin"
 
 
+class AlarmsSettings(Settings):
+    """What holds for all alarms of this device."""
+
+    shelve_limit: Seconds = Field(SHELF_LIMIT_S, gt=0, description="longest time that an alarm can be shelved")
+
+
 class AgentSettings(Settings):
     """All of the agent's settings."""
 
@@ -282,6 +318,7 @@ class AgentSettings(Settings):
         default_factory=_state_dir, description="outbox and alarm states; systemd's, or ~/.local/state/tocsin"
     )
     mqtt: MqttSettings = MqttSettings()
+    alarms: AlarmsSettings = AlarmsSettings()
     recording: RecordingSettings | None = Field(None, description="keep samples on disk; nothing is kept when left out")
     assets: tuple[AssetSettings, ...] = Field(min_length=1)
 
@@ -293,4 +330,15 @@ class AgentSettings(Settings):
         twice = given_twice(alarm for asset in self.assets for alarm in asset.alarm_ids())
         if twice:
             raise ValueError(f"rules: two alarms would have the id {twice[0]!r}: give the rule another id")
+        for asset in self.assets:
+            unknown = sorted(set(asset.alarm.suppressed_by) - set(alarms))
+            if unknown:
+                raise ValueError(
+                    f"assets: {asset.id}: alarm.suppressed_by: no alarm {unknown[0]!r}, there are {', '.join(alarms)}"
+                )
         return self
+
+    def plan(self) -> Plan:
+        """What may be in alarm, and how that is dealt with."""
+        conditions = {alarm: one for asset in self.assets for alarm, one in asset.conditions().items()}
+        return Plan(conditions, self.alarms.shelve_limit)

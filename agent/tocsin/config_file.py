@@ -310,6 +310,9 @@ mqtt:
   # scores: true               # publish every scored window, QoS 0
   # health_interval_s: 60s
 
+# alarms:
+#   shelve_limit: 24h          # longest time that an alarm can be shelved
+
 # recording:                   # keep samples on this disk, and what was around each alarm
 #   max_mb: 1024               # the oldest leave first
 #   max_age_s: 7d
@@ -336,6 +339,10 @@ assets:
     #   on_m: 5                # … of 5 windows over the limit
     #   off_delay: 5           # cleared by 5 in a row …
     #   clear_ratio: 0.8       # … below 0.8 of it
+    #   auto_ack: true         # over when its condition is; false: when it is acknowledged too
+    #   latching: false        # stays until it is acknowledged after its condition's end
+    #   re_alarm_after: 8h     # acknowledged and still on: it calls again; never when left out
+    #   suppressed_by: [pump-1-stale]   # ids of alarms that suppress those of this asset
     # quality:                 # sensors and their lines; limits come from normal running
     #   enabled: true
     #   severity: minor
@@ -353,5 +360,6 @@ assets:
     #     clear_when: flow > 2 # the contrary of when, when left out
     #     for: 10s
     #     severity: critical
+    #     latching: true       # its alarm stays until it is acknowledged
     #     advice: Stop the pump, look at the suction side.
 """

@@ -78,6 +78,7 @@ class Agent:
                 self.publisher.wake,
                 snapshot=self._snapshot,
                 of_alarms=self._of_alarms,
+                plan=settings.plan(),
             )
             self._clock = DeviceClock(settings.device, self._is_active(device_clock.ALARM))
         except Exception:

@@ -280,6 +280,32 @@ def test_the_sample_names_every_setting_of_agent_and_broker() -> None:
     assert set(schema["properties"]) <= named
 
 
+def test_how_alarms_are_dealt_with_is_asked_of_every_condition_and_a_rule_may_latch_alone(tmp_path: Path) -> None:
+    text = """
+version: 1
+alarms: {shelve_limit: 8h}
+assets:
+  - id: pump-1
+    bundle: a.tocsin
+    source: {type: replay, files: [a.csv]}
+    alarm: {auto_ack: false, re_alarm_after: 1h, suppressed_by: [pump-1-standstill], on_n: 2}
+    rules: [{id: standstill, when: flow < 1}, {id: dry, when: flow < 2, latching: true}]
+"""
+    settings = load(tmp_path, text)
+    plan = settings.plan()
+    assert set(plan.conditions) == set(settings.assets[0].alarm_ids()) and plan.shelf_limit_s == 8 * 3600
+    assert [name for name, one in plan.conditions.items() if one.handling.latching] == ["pump-1-dry"]
+    assert {one.handling.auto_ack for one in plan.conditions.values()} == {False}
+    causes = {name: one.cause for name, one in plan.conditions.items()}
+    assert (
+        causes["pump-1-anomaly"] == "model" and causes["pump-1-stale"] == "data_gap" and causes["pump-1-dry"] == "rule"
+    )
+    assert "pump-1-standstill" not in plan.suppressed_by("pump-1-standstill")
+    assert settings.assets[0].alarm.rule(AlarmRule()).on_n == 2
+    with pytest.raises(ConfigError, match="suppressed_by: no alarm 'pump-9-x', there are pump-1-anomaly"):
+        load(tmp_path, text.replace("[pump-1-standstill]", "[pump-9-x]"))
+
+
 def test_settings_hold_no_password(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hunter2\n")
     settings = load(tmp_path, MINIMAL.replace("host: file", "host: file, password_file: secret"))

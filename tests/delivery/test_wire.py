@@ -26,7 +26,7 @@ CONTEXT = AlarmContext(model_name="pump-1", model_version="1.0.0", model_digest=
 ENVELOPE = Envelope(boot=7, seq=41, replayed=True)
 KEYS = {
     "schema", "id", "seq", "boot", "alarm", "asset", "detector", "time", "raised", "cleared", "acked_at", "acked_by",
-    "text", "state", "active", "acked", "shelved", "shelved_until", "suppressed", "severity", "severity_code", "score", "threshold",
+    "text", "state", "active", "acked", "shelved", "suppressed", "severity", "severity_code", "score", "threshold",
     "ratio", "count", "flaps", "window", "model", "contributions", "class", "cause", "advice", "snapshot", "comment",
     "time_quality", "replayed",
 }  # fmt: skip

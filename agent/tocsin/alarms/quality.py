@@ -349,6 +349,15 @@ def condition(asset: str, check: str) -> str:
     return f"{asset}-{check}"
 
 
+def cause_of(check: str) -> str:
+    """Cause of the alarm of a check.
+
+    >>> cause_of("stale"), cause_of("held-back"), cause_of("stuck")
+    ('data_gap', 'held_back', 'stuck')
+    """
+    return CAUSES.get(check) or {"stale": "data_gap"}.get(check, check.replace("-", "_"))
+
+
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 

@@ -151,7 +151,6 @@ class AlarmBody(Wire):
     active: bool
     acked: bool = False
     shelved: bool = False
-    shelved_until: Time | None = None
     suppressed: bool = False
     severity: Severity
     severity_code: int = Field(ge=1, le=1000, description="as OPC UA counts it")
@@ -413,7 +412,6 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
         active=alarm.active,
         acked=alarm.acked_s is not None,
         shelved=alarm.shelved_until_s is not None,
-        shelved_until=_when(alarm.shelved_until_s),
         suppressed=bool(alarm.suppressors) or alarm.suppressed_by is not None,
         severity=context.severity,
         severity_code=context.severity.code,
