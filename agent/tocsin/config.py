@@ -327,7 +327,8 @@ class AgentSettings(Settings):
         twice = given_twice(asset.id for asset in self.assets)
         if twice:
             raise ValueError(f"assets: the id {twice[0]!r} is given twice")
-        twice = given_twice(alarm for asset in self.assets for alarm in asset.alarm_ids())
+        alarms = [alarm for asset in self.assets for alarm in asset.alarm_ids()]
+        twice = given_twice(alarms)
         if twice:
             raise ValueError(f"rules: two alarms would have the id {twice[0]!r}: give the rule another id")
         for asset in self.assets:
