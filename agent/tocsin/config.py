@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.device_clock import ALARM
 from tocsin.alarms.expression import parse
 from tocsin.alarms.lifecycle import Handling
 from tocsin.alarms.limits import ChannelOverride
@@ -342,4 +343,5 @@ class AgentSettings(Settings):
     def plan(self) -> Plan:
         """What may be in alarm, and how that is dealt with."""
         conditions = {alarm: one for asset in self.assets for alarm, one in asset.conditions().items()}
+        conditions[ALARM] = Condition(self.device, "clock")
         return Plan(conditions, self.alarms.shelve_limit)

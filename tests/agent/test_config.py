@@ -293,9 +293,9 @@ assets:
 """
     settings = load(tmp_path, text)
     plan = settings.plan()
-    assert set(plan.conditions) == set(settings.assets[0].alarm_ids()) and plan.shelf_limit_s == 8 * 3600
+    assert set(plan.conditions) == {*settings.assets[0].alarm_ids(), "clock"} and plan.shelf_limit_s == 8 * 3600
     assert [name for name, one in plan.conditions.items() if one.handling.latching] == ["pump-1-dry"]
-    assert {one.handling.auto_ack for one in plan.conditions.values()} == {False}
+    assert [name for name, one in plan.conditions.items() if one.handling.auto_ack] == ["clock"]
     causes = {name: one.cause for name, one in plan.conditions.items()}
     assert (
         causes["pump-1-anomaly"] == "model" and causes["pump-1-stale"] == "data_gap" and causes["pump-1-dry"] == "rule"
