@@ -170,6 +170,38 @@ def test_a_clock_that_is_set_is_followed_although_a_value_of_before_comes_in_bet
     assert abs(bench.time_s[-1] - (T0 + 59 + 50.0)) < 2
 
 
+def test_three_channels_with_clocks_of_their_own_settle_whatever_the_order_they_come_in():
+    bench = Bench(3)
+    for n in range(60):
+        for place, channel in enumerate((0, 1) if n % 2 == 0 else (0, 2, 1)):
+            bench.put(n + 0.1 * place, channel, n, clock_s=T0 + 3600.0 * channel)
+        bench.read(n + 0.5)
+    assert (bench.counts.clock_steps, bench.steps) == (0, []) and bench.counts.late <= 4
+    np.testing.assert_allclose(np.diff(bench.time_s), 1.0, atol=0.3)
+
+
+def test_a_clock_that_is_set_is_followed_although_a_third_channel_hardly_ever_reports():
+    bench = Bench(3)
+    bench.put(0, 2, 0)
+    for n in range(60):
+        bench.put(n + 0.1, 0, n, clock_s=T0 + (3600.0 if n >= 30 else 0.0))
+        bench.put(n + 0.2, 1, n, clock_s=T0 + (3600.0 if n >= 31 else 0.0))
+        bench.read(n + 0.5)
+    assert bench.counts.clock_steps == 1 and bench.steps[0][1] == pytest.approx(3600.0, abs=1)
+    bench.put(60, 2, 1, clock_s=T0 + 3600.0)  # its clock was set as well
+    assert bench.counts.late <= 4 and abs(bench.time_s[-1] - (T0 + 59 + 3600.0)) < 2
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_step_that_several_channels_tell_counts_once(step_s: float):
+    bench = Bench(3)
+    for n in range(40):
+        for channel in range(3):
+            bench.put(n + 0.1 * channel, channel, n, clock_s=T0 + (step_s if n >= 20 else 0.0))
+        bench.read(n + 0.5)
+    assert bench.counts.clock_steps == 1 and [by_s for _, by_s in bench.steps] == [pytest.approx(step_s, abs=1)]
+
+
 def test_stamps_that_are_always_behind_the_clock_of_the_other_side_are_kept():
     bench = Bench(1, on_change=True)
     bench.rows.clock_shows(T0, 0.0)

@@ -60,7 +60,9 @@ class HeldRows:
         self._newest = [-np.inf] * channels  # stamp of the newest value that came
         self._odd = [np.nan] * channels  # stamp − arrival of the last value, where it did not go with the clock
         self._own = np.zeros(channels)  # by how much a channel's own clock is ahead of that of the rows
-        self._kept: int | None = None  # the channel whose stamp went with the clock last
+        self._since = np.full(channels, -np.inf)  # arrival of the first of a channel's odd stamps
+        self._heard = np.full(channels, -np.inf)  # arrival of its last stamp
+        self._kept = np.zeros(channels, np.bool_)  # a stamp went with the clock since then
         self._pending: list[tuple[float, int, float, float]] = []
         self._clock = _Clock()
         self._place: float | None = None
@@ -77,6 +79,7 @@ class HeldRows:
         """
         ahead, most = self._clock.ahead_s, self._clock.most_s
         stamp_s, time_s = time_s, time_s - float(self._own[channel])
+        self._heard[channel] = arrived_s
         if ahead is not None and most is not None:
             forward = time_s - arrived_s - most > self._smallest_step
             if abs(time_s - arrived_s - self._odd[channel]) <= SMALLEST_STEP_S:
@@ -84,25 +87,28 @@ class HeldRows:
                 self._set(channel, time_s - arrived_s - ahead)
                 time_s = stamp_s - float(self._own[channel])
             elif forward or time_s < self._newest[channel] - SMALLEST_STEP_S:
-                self._odd[channel] = time_s - arrived_s
-                self._kept = None
+                self._odd[channel], self._since[channel] = time_s - arrived_s, arrived_s
+                self._kept[channel] = False
                 self._counts.late += 1
                 self._pending.append((arrived_s + ahead, channel, value, arrived_s))
                 return
-        self._odd[channel], self._kept = np.nan, channel
+        self._odd[channel], self._kept[:] = np.nan, True
         self._clock.shows(time_s, arrived_s)
         self._newest[channel] = max(time_s, self._newest[channel])
         self._pending.append((time_s, channel, value, arrived_s))
 
     def _set(self, channel: int, step_s: float) -> None:
         """The clock of a channel was set, or is not that of the others."""
-        if self._kept in (None, channel):
+        if abs(step_s) <= SMALLEST_STEP_S:
+            return  # another channel told it before
+        if not self._kept[channel]:
             self._follow(step_s)
             return
         self._own[channel] += step_s
         common_s = float(self._own[channel])
-        if (np.abs(self._own - common_s)[np.isfinite(self._newest)] <= SMALLEST_STEP_S).all():
-            self._own[:] = 0.0  # all went the same way: it was one clock
+        same = np.abs(self._own - common_s) <= SMALLEST_STEP_S
+        if same[self._heard >= self._since[channel]].all():
+            self._own[same] = 0.0  # all that were heard since went the same way: it was one clock
             self._follow(common_s)
 
     def clock_shows(self, time_s: float, arrived_s: float) -> None:
@@ -126,7 +132,7 @@ class HeldRows:
         self._value[:], self._of[:], self._came[:] = np.nan, -np.inf, -np.inf
         self._newest, self._odd = [-np.inf] * len(self._value), [np.nan] * len(self._value)
         self._pending.clear()
-        self._own[:], self._kept = 0.0, None
+        self._own[:], self._since[:], self._heard[:], self._kept[:] = 0.0, -np.inf, -np.inf, False
         self._clock, self._place = _Clock(), None
 
     def block(self, now_s: float) -> SampleBlock:
