@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, GoldenJoin, load_bundle, write_bundle
 from tocsin.core.groups import Group, RateGroups
+from tocsin.core.join import Joiner
 from tocsin.delivery.outbox import Outbox
 from tocsin.errors import BundleError, ConfigError, SourceError
 from tocsin.pipeline import AssetLine
 from tocsin.recordings import TableOptions, open_groups, read_groups
+from tocsin.recordings.segment import Header, SegmentWriter
 from tocsin.records import Channel, Floats, SampleBlock, Transition
 from tocsin.sources import SourceCounts, SourceSettings
 from tocsin.worker import AssetWorker
@@ -308,6 +310,38 @@ def test_a_recording_that_goes_on_after_the_base_is_told_of_its_end(bundle: Bund
     ends = [n for n, part in read if part is None]
     assert ends == [0, 1] and [n for n, _ in read].count(0) == 2
     assert sum(len(part.block) for n, part in read if n == 1 and part is not None) == len(fast)
+
+
+def recorded(path: Path, channel: Channel, samples: SampleBlock, set_at: int, step_s: float) -> Path:
+    """A segment of ten blocks; the clock is set before one of them."""
+    writer = SegmentWriter(path, Header("motor", (channel,), "float64"))
+    size = len(samples) // 10
+    for n in range(10):
+        part = samples.part(slice(n * size, (n + 1) * size))
+        by_s = step_s if n >= set_at else 0.0
+        writer.append(replace(part, time_s=part.time_s + by_s, step_s=step_s if n == set_at else 0.0))
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+@pytest.mark.parametrize("alone", [False, True])
+def test_groups_whose_clocks_were_set_are_read_side_by_side_to_the_end(
+    bundle: Bundle, tmp_path: Path, step_s: float, alone: bool
+) -> None:
+    groups = bundle.manifest.groups
+    files = {
+        group.name: recorded(tmp_path / f"{n}.seg", group.channels[0], samples, 5, 0.0 if alone and n else step_s)
+        for n, (group, samples) in enumerate(zip(groups.groups, streams(2), strict=True))
+    }
+    read = [
+        (n, part) for n, part in read_groups(open_groups(files, groups, TableOptions()), groups) if part is not None
+    ]
+    assert [sum(n == each for n, _ in read) for each in (0, 1)] == [10, 10]
+    assert max(abs(2 * sum(n for n, _ in read[:k]) - k) for k in range(20)) <= 2  # neither runs ahead
+    joiner = Joiner(groups, wait=False)
+    rows = sum(len(made) for n, part in read for made in joiner.push(n, part.block))
+    assert rows > (150 if alone else 350)
 
 
 def test_a_bundle_and_sources_of_other_groups_are_told_apart() -> None:

@@ -189,3 +189,10 @@ def test_a_channel_in_another_unit_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "a.seg", block(7))
     with pytest.raises(DataError, match="'pressure' is in bar, expected kPa"):
         open_table(tmp_path / "a.seg", TableOptions(), (Channel("pressure", "kPa"),))
+
+
+def test_where_the_user_says_the_rate_stamps_count_no_more_and_no_clock_was_set(tmp_path: Path) -> None:
+    written(tmp_path / "a.seg", block(20), replace(block(30, 20), step_s=-3600.0))
+    for rate_hz, steps in ((None, [0.0, -3600.0]), (10.0, [0.0, 0.0])):
+        table = open_table(tmp_path / "a.seg", TableOptions(rate_hz=rate_hz))
+        assert [part.block.step_s for part in read_table(table)] == steps

@@ -95,7 +95,8 @@ def _read_segments(table: SegmentTable) -> Iterator[TableBlock]:
         for block in read_blocks(file):
             rows = range(done + 1, done + len(block) + 1)
             time_s = block.time_s if table.rate_hz is None else np.arange(done, done + len(block)) / table.rate_hz
-            taken = replace(block.columns(picked), time_s=time_s)
+            step_s = block.step_s if table.rate_hz is None else 0.0
+            taken = replace(block.columns(picked), time_s=time_s, step_s=step_s)
             yield TableBlock(taken, iso_stamps(time_s), rows, None)
             done += len(block)
     if not done:

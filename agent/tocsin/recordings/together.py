@@ -1,8 +1,8 @@
 """Recordings of the rate groups of one asset: a file a group, read side by side.
 
-Rules: the file that is furthest behind in time is read next, so that what waits for another group stays small. Files of
-one recording belong together by their place: the second `--group vibration=…` goes with the second file of the main
-group.
+Rules: the file that is furthest behind in time is read next, so that what waits for another group stays small; a clock
+that was set, and whose blocks say so, changes nothing. Files of one recording belong together by their place: the
+second `--group vibration=…` goes with the second file of the main group.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,20 +87,23 @@ def read_groups(tables: tuple[AnyTable, ...], groups: RateGroups) -> Iterator[tu
     waiting: list[TableBlock | None] = [next(reader, None) for reader in readers]
     starts = [float("-inf") if part is None else float(part.block.time_s[0]) for part in waiting]
     stops: list[float | None] = [None] * len(tables)
+    ahead, told = [0.0] * len(tables), [False] * len(tables)
     for table, first, group in zip(tables, waiting, groups.groups, strict=True):
         if first is not None:
             check_rate(table, first.block.time_s, group.sample_rate_hz)
-    reached = [float("-inf") if part is None else float(part.block.time_s[0]) for part in waiting]
+    reached = list(starts)
     while any(part is not None for part in waiting):
         n = min((n for n, part in enumerate(waiting) if part is not None), key=lambda n: reached[n])
         part = waiting[n]
         assert part is not None
-        waiting[n], reached[n] = next(readers[n], None), float(part.block.time_s[-1])
-        if waiting[n] is None:
-            stops[n] = reached[n]
-            check_overlap(list(zip((table.path for table in tables), starts, stops, strict=True)))
+        ahead[n] += part.block.step_s
+        told[n] |= part.block.step_s != 0.0
+        waiting[n], reached[n] = next(readers[n], None), float(part.block.time_s[-1]) - ahead[n]
         yield n, part
         if waiting[n] is None:
+            stops[n] = reached[n]
+            spans = zip((table.path for table in tables), starts, stops, strict=True)
+            check_overlap([span for span, stepped in zip(spans, told, strict=True) if not stepped])
             yield n, None
 
 
@@ -108,12 +111,14 @@ def check_overlap(spans: Sequence[tuple[Path, float, float | None]]) -> None:
     """Compares the times of the files of one recording.
 
     Args:
-        spans: of each file, times of its first and its last row; None where that is not read yet.
+        spans: of each file whose clock was not set, times of its first and its last row; None where that is not read
+            yet.
 
     Raises:
         DataError: one ends before another begins.
     """
-    if max(start for _, start, _ in spans) <= min((stop for *_, stop in spans if stop is not None), default=np.inf):
+    latest = max((start for _, start, _ in spans), default=-np.inf)
+    if latest <= min((stop for *_, stop in spans if stop is not None), default=np.inf):
         return
     said = "; ".join(
         f"{path.name} from {start:.3f}" + ("" if stop is None else f" to {stop:.3f}") for path, start, stop in spans
