@@ -8,6 +8,7 @@ measures time: no other runs meanwhile.
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -120,6 +121,16 @@ class Mosquitto:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """SIGSTOP: connections stay, nothing is read or answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def reload(self, acl: str) -> None:
         """New rules, read by the running process."""

@@ -87,7 +87,7 @@ def test_more_alarms_than_were_promised_break_the_promise_and_are_logged_once(
     with caplog.at_level(logging.WARNING):
         found = counted(played, bundle, outbox).report()
     assert found.broken and not found.refused
-    assert len(caplog.messages) == 1 and "more than promised (expected 2.2/month to 3/week)" in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "more than promised (expected 2/month to 3/week)" in caplog.messages[0]
 
 
 def test_a_disk_that_fails_costs_the_count_and_nothing_else(

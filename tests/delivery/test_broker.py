@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tocsin.delivery.outbox import Outbox
-from tocsin.delivery.wire import AlarmEvent, Score, rfc3339
+from tocsin.delivery.wire import AgentInfo, AlarmEvent, HardwareInfo, Info, Score, rfc3339
 from tocsin.records import Change
 
 pytestmark = pytest.mark.broker
@@ -195,6 +196,21 @@ def test_a_clean_stop_says_stopped_and_a_broken_connection_says_offline(broker, 
     process.kill()
     process.wait()
     until(lambda: statuses(consumer)[3:] == [b"offline"])
+
+
+def test_a_stop_while_the_broker_is_slow_to_answer_is_still_a_clean_one(broker, consume, publish, until):
+    agent = AgentInfo(version="1", python="3")
+    broker.start()
+    consumer = consume(broker.port)
+    publisher = publish(broker.port)
+    until(lambda: len(consumer.on("health")) == 1)
+    with broker.paused():
+        publisher.announce(Info(device="edge-1", agent=agent, hw=HardwareInfo(arch="x", cpus=1), os="t"))
+        stopping = threading.Thread(target=publisher.stop)
+        stopping.start()
+        time.sleep(1.5)
+    stopping.join()
+    until(lambda: statuses(consumer) == [b"online", b"stopped"])
 
 
 def test_retained_states_that_a_killed_broker_forgot_are_said_again(

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 STOP_TIMEOUT_S = 5.0
+LAST_ANSWER_S = 1.0  # for the answer to `stopped`, however little of the time to stop is left
 _WAITING_SCORES = 1000
 _SLOWEST_S = 1.0  # longest wait between looks at the clock
 
@@ -273,7 +274,7 @@ class Publisher:
         connection = self._connection
         if connection is not None:
             if clean:
-                self._say("status", STOPPED)
+                self._await_answer(self._say("status", STOPPED))
             self._connection = None
             connection.close()
         if clean:
@@ -281,6 +282,24 @@ class Publisher:
         else:
             self._drain.lost()
         self._empty_inbox()
+
+    def _await_answer(self, mid: int | None) -> None:
+        """Until the broker has the last message: Mosquitto gives up a client that closes before it could answer it.
+
+        What that client sent after is then lost, and its will published.
+        """
+        end_s = max(self._stop_by_s, time.monotonic() + LAST_ANSWER_S)
+        while mid is not None and (left_s := end_s - time.monotonic()) > 0:
+            try:
+                item = self._inbox.get(timeout=left_s)
+            except Empty:
+                return
+            if isinstance(item, Closed):
+                return
+            if isinstance(item, Acknowledged):
+                self._drain.answered(item.mid, item.code, item.reason, time.monotonic())
+                if item.mid == mid:
+                    return
 
     def _empty_inbox(self) -> None:
         """What is left belongs to the session that ended: its answers, and scores nobody waits for."""
