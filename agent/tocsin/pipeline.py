@@ -187,8 +187,8 @@ class AssetLine:
             window_start_s=float(windows.start_s[k]),
             window_end_s=float(windows.end_s[k]),
             window_rows=windows.values.shape[1],
-            contributions=self._normal.possible(
-                self.groups.told(self._scorer.explain(windows.values[k], self._columns))
+            contributions=self.groups.told(
+                self._normal.possible(self._scorer.explain(windows.values[k], self._columns))
             ),
         )
 

@@ -13,7 +13,7 @@ from tocsin.alarms.normal import Normal, NormalChannel
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.errors import DataError
 from tocsin.pipeline import AssetLine
-from tocsin.records import Change, Channel, Floats, SampleBlock, Transition
+from tocsin.records import Change, Channel, Contribution, Floats, SampleBlock, Transition
 
 DATA = Path(__file__).parent.parent / "data"
 START_S = 1_773_043_200.0
@@ -60,8 +60,29 @@ def test_no_value_is_expected_that_normal_running_never_had() -> None:
         assert [each.share for each in told] == [each.share for each in free]
         for each in told:
             known = next(channel for channel in channels if channel.name == each.channel)
-            assert each.expected is not None and known.low <= each.expected <= known.high
+            assert each.expected is None or known.low <= each.expected <= known.high
+        assert any(each.expected is not None for each in told)
         assert [each.expected for each in told] != [each.expected for each in free]
+
+
+@pytest.mark.parametrize(
+    ("seen", "rebuilt", "told"),
+    [
+        (700.0, 900.0, 900.0),
+        (700.0, 2068.0, 1480.0),
+        (700.0, -9.0, 0.0),
+        (1480.0, 2068.0, None),  # nothing is expected that is there
+        (1500.0, 2068.0, None),  # nor less, of what the model held for too little
+        (1500.0, 1400.0, 1400.0),
+        (-5.0, -9.0, None),
+    ],
+)
+def test_the_nearest_possible_value_is_expected_only_on_the_side_that_the_model_meant(
+    seen: float, rebuilt: float, told: float | None
+) -> None:
+    speed = Normal(9, channels=(NormalChannel("speed", 0.0, 1480.0, 1, 9.0),))
+    (found,) = speed.possible((Contribution("speed", 1.0, seen, rebuilt),))
+    assert found == Contribution("speed", 1.0, seen, told)
 
 
 Heard = tuple[Floats, Floats, Floats, list[bool], list[Transition]]

@@ -322,6 +322,19 @@ def test_the_words_expect_nothing_that_normal_running_never_had() -> None:
     assert told_.expected is not None and 4.5 <= told_.expected <= 4.6
 
 
+def test_the_words_tell_no_expected_value_that_would_be_what_was_seen() -> None:
+    """All that the model expects is below what normal running had, and what was seen is less far below."""
+    known = {"rows": 9, "rates": [1.0, 1.0], "channels": [
+        {"name": "pressure", "low": 40.0, "high": 41.0, "longest_run": 1, "largest_step": 1.0},
+    ]}  # fmt: skip
+    plain = load_bundle(SMALL)
+    bundle = replace(plain, manifest=replace(plain.manifest, raw={**plain.manifest.raw, "quality": known}))
+    found = explain(bundle, with_offset(bundle, 0), ("exact",))
+    assert re.match(r"pressure is not as expected \([\d.]+ bar\) at 2026", words(found)[0])
+    (told_,) = (each for each in found.contributions if each.channel == "pressure")
+    assert told_.expected is None
+
+
 def test_bands_are_named_by_frequency_and_a_tone_is_found_in_its_own(remade: Remade) -> None:
     bundle = spectrum(remade)
     found = find_moment(bundle, recording(bundle, "normal.csv"), "row:500")

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tocsin.alarms.normal import Normal, NormalChannel
 from tocsin.cli.replay import replay
 from tocsin.errors import ConfigError, DataError
+from tocsin.pipeline import AssetLine, Scored
 from tocsin.recordings import TableOptions
-from tocsin.records import Floats
+from tocsin.records import Floats, SampleBlock
 from tocsin_trainer import rate_groups
 from tocsin_trainer.evaluate_cli import evaluate
 from tocsin_trainer.explain.rows import column_labels
@@ -121,6 +123,21 @@ def test_a_fault_is_found_and_the_alarm_names_the_channel(
     assert first["change"] == "raised"
     told = [part["channel"] for part in first["contributions"]]
     assert told[0] in named and set(told) == {"temperature", "load", "vibration_x"}
+
+
+def test_an_effective_value_is_not_held_against_the_limits_of_the_samples(trained: Trained, folder: Path) -> None:
+    known = (NormalChannel("vibration_x", -12.0, -8.0, 1, 1.0), NormalChannel("load", 0.0, 1.0, 1, 1.0))
+    raw = {**trained.bundle.manifest.raw, "quality": Normal(9, channels=known).to_json()}
+    bundle = replace(trained.bundle, manifest=replace(trained.bundle.manifest, raw=raw))
+    line = AssetLine("motor", bundle, None)
+    found: list[Scored] = []
+    for group, (file, columns) in enumerate(zip(motor(folder / "rms", FAULTY, 7, "bearing"), (3, 2), strict=True)):
+        rows = np.loadtxt(file, delimiter=",", skiprows=1, usecols=range(columns))
+        found += line.feed(SampleBlock(rows[:, 0], rows[:, 1:]), group)
+    (first, *_) = (each for scored in found for each in scored.transitions if each.cause == "model")
+    (told,) = (each for each in first.contributions if each.channel == "vibration_x")
+    assert told.seen is not None and told.seen > 0
+    assert told.expected is not None and told.expected > 0
 
 
 def test_evaluate_takes_both_files_and_says_which_is_missing(trained: Trained, folder: Path) -> None:

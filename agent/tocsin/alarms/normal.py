@@ -35,6 +35,21 @@ class NormalChannel:
     longest_run: int
     largest_step: float
 
+    def possible(self, seen: float, expected: float) -> float | None:
+        """What a model expected, or the nearest value that the machine had; None where that says nothing of `seen`.
+
+        A model that rebuilds a fault rebuilds it badly, and may say −1.5 mm/s of an effective value. The nearest value
+        says nothing where it is what was seen, or lies on its other side.
+
+        >>> speed = NormalChannel("speed", 0.0, 1480.0, 1, 9.0)
+        >>> [speed.possible(seen, 2068.0) for seen in (700.0, 1480.0, 1500.0)]
+        [1480.0, None, None]
+        """
+        nearest = min(max(expected, self.low), self.high)
+        if nearest == expected or not math.isfinite(expected):
+            return expected
+        return nearest if (nearest - seen) * (expected - seen) > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Normal:
@@ -55,10 +70,7 @@ class Normal:
         return next((channel for channel in self.channels if channel.name == name), None)
 
     def possible(self, contributions: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
-        """The same with no expected value outside of what normal running showed of the channel.
-
-        A model that rebuilds a fault rebuilds it badly, and may say −1.5 mm/s of an effective value: the nearest value
-        that the machine had is told instead. Shares are as they were.
+        """The same with no expected value outside of what normal running showed of the channel; shares stay.
 
         >>> speed = Normal(9, channels=(NormalChannel("speed", 0.0, 1480.0, 1, 9.0),))
         >>> speed.possible((Contribution("speed", 1.0, 700.0, 2068.0),))[0].expected
@@ -68,9 +80,9 @@ class Normal:
 
     def _possible(self, each: Contribution) -> Contribution:
         known = self.of(each.channel)
-        if known is None or each.expected is None or not math.isfinite(each.expected):
+        if known is None or each.seen is None or each.expected is None:
             return each
-        return replace(each, expected=min(max(each.expected, known.low), known.high))
+        return replace(each, expected=known.possible(each.seen, each.expected))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""

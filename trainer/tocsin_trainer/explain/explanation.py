@@ -184,9 +184,13 @@ def _difference(member: MemberPart, r: int, c: int, unit: str, known: NormalChan
     if member.seen is None or member.expected is None:
         return f"differs most in the model's {row.name}"
     seen, expected = float(member.seen[r, c]), float(member.expected[r, c])
+    unit = f" {unit}" if unit else ""
     if member.of_time and known is not None:  # in the channel's unit: as an alarm tells it
-        expected = min(max(expected, known.low), known.high)
-    return _reads(row, seen, expected, f" {unit}" if unit else "")
+        possible = known.possible(seen, expected)
+        if possible is None:
+            return f"is not as expected ({seen:.4g}{unit})"
+        expected = possible
+    return _reads(row, seen, expected, unit)
 
 
 def _reads(row: Row, seen: float, expected: float, unit: str) -> str:
