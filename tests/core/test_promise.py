@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tocsin.core import promise, tail
-from tocsin.core.promise import Promise, Tally, parse_rate, rate_text
+from tocsin.core.promise import Promise, Tally, estimate_text, parse_rate, rate_text
 from tocsin.core.tail import fit_tail
 from tocsin.errors import BundleError, ConfigError
 
@@ -54,6 +54,24 @@ def test_no_rate_is_told_that_nobody_can_imagine() -> None:
     said = replace(REFUSED, low=2.4e-21, expected=0.033, high=450.0, hours=0.3).sentence()
     assert said.startswith("1/week false alarms cannot be promised: 18 minutes of normal running are too few to tell.")
     assert "Expect up to 450/hour." in said and "e-" not in said and "guess" not in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.2 / 24, 9.6 / 24, "1/week to 10/day"),
+        (1.51, 2.49, "1.5/hour to 2.5/hour"),
+        (9.6, 10.2, "9.6/hour to 10/hour"),
+        (2.0, 2.01, "about 2/hour"),
+    ],
+)
+def test_the_ends_of_an_estimate_are_told_apart_and_in_plain_numbers(low: float, high: float, said: str) -> None:
+    assert estimate_text(low, high) == said
+
+
+def test_no_end_of_an_estimate_has_an_exponent() -> None:
+    for high in np.geomspace(1e-4, 1e6, 5000).tolist():
+        assert "e+" not in (said := estimate_text(high / 3, high)) and "e-" not in said
 
 
 def test_the_manifest_keeps_a_promise() -> None:

@@ -60,13 +60,18 @@ def estimate_text(low: float, high: float) -> str:
     """
     if high < HARDLY_EVER:
         return "less than one in ten years"
-    return f"up to {_rounded(high)}" if low < HARDLY_EVER else f"{_rounded(low)} to {_rounded(high)}"
+    if low < HARDLY_EVER:
+        return f"up to {_rounded(high)}"
+    digits = 1 if _rounded(low) != _rounded(high) else 2
+    ends = dict.fromkeys((_rounded(low, digits), _rounded(high, digits)))
+    return " to ".join(ends) if len(ends) > 1 else f"about {next(iter(ends))}"
 
 
-def _rounded(per_hour: float) -> str:
+def _rounded(per_hour: float, digits: int = 1) -> str:
+    """In the first unit in which it is 1 or more, with so many digits; with two from ten on."""
     unit = next((unit for unit, hours in HOURS.items() if per_hour * hours >= 0.95), "year")
     count = per_hour * HOURS[unit]
-    return f"{count:.1g}/{unit}" if count < 10 else f"{float(f'{count:.2g}'):.0f}/{unit}"
+    return f"{float(f'{count:.{digits if count < 10 else 2}g}'):.12g}/{unit}"
 
 
 def hours_text(hours: float) -> str:
