@@ -23,6 +23,7 @@ from tocsin_trainer.metrics_file import Document
 from tocsin_trainer.mistakes import all_events, worst_errors
 from tocsin_trainer.progress import candidate_table
 from tocsin_trainer.quality import quality
+from tocsin_trainer.reasons import why_not
 from tocsin_trainer.report import metrics_json, page, summary_table, write_report
 from tocsin_trainer.results import Candidate, Choice, Gate, Played, TrainingResult
 from tocsin_trainer.stretch import Stretch
@@ -394,6 +395,15 @@ def test_each_candidate_that_does_not_ship_says_why(result: TrainingResult, show
     assert "it wanders from day to day" in report_model.candidates(replace(result, candidates=(result.chosen, said)))
 
 
+def test_who_is_worth_more_than_a_network_that_ships_is_called_slower_only_if_it_is(result: TrainingResult) -> None:
+    network = replace(result.candidates[1], chosen=True, separation=0.95, stability=0.8, latency_us=9.0)
+    rival = replace(network, family="lstm_ae", chosen=False, separation=0.94, stability=1.0, gate=result.chosen.gate)
+    some = replace(result, candidates=(network, rival))
+    assert "and slower: 12 µs a window" in why_not(replace(rival, latency_us=12.0), some)
+    quicker = why_not(replace(rival, latency_us=5.0), some)
+    assert quicker == "worth 0.080 more, but leads the default by less in separation"
+
+
 def test_combinations_worth_and_what_was_not_fitted_have_their_place(result: TrainingResult) -> None:
     scores = np.zeros(0)
     solved = replace(result.chosen, family="t2+pca", train_loss=scores, validation_loss=scores, stability=0.8)
@@ -403,7 +413,8 @@ def test_combinations_worth_and_what_was_not_fitted_have_their_place(result: Tra
     for shown in (page(some), model_card(some), candidate_table(some)):
         assert all(f"t2+pca ({way})" in shown for way in ("weighted", "mean", "max"))
         assert "0.884" in shown and "adjusted_limits" in shown
-        assert "agreement of seeds</th><td>1<" not in shown
+    (agreement,) = re.findall(r'<th scope="row"[^>]*>agreement of seeds</th>(.*?)</tr>', page(some))
+    assert re.findall(r">([^<]+)<", agreement) == ["–"] * 4
     assert "not fitted: no cycle" in page(some)
     assert "a part of what ships; a linear model alone misses faults that others see" in page(some)
     assert "0.1 more in worth and in separation is what it takes" in page(some)

@@ -74,7 +74,9 @@ def why_not(candidate: Candidate, result: TrainingResult) -> str:
         return f"worth {-lead:.3f} less than {chosen.title}"
     more = f"worth {max(lead, 0.0):.3f} more"
     if not chosen.closed_form:
-        return f"{more}, and slower: {number(candidate.latency_us)} µs a window"
+        slower = candidate.latency_us > chosen.latency_us
+        cost = f"and slower: {number(candidate.latency_us)} µs a window"
+        return f"{more}, {cost if slower else 'but leads the default by less in separation'}"
     if min(lead, candidate.separation - chosen.separation) < MARGIN:
         return f"{more}: {MARGIN:g} more in worth and in separation is what it takes"
     return f"{more}, on a recording too short to trust that"
