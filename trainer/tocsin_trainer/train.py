@@ -100,7 +100,7 @@ def train(
         hop=hop,
         rows=split.rows(),
         choices=(*data.choices, *choices, *cleaned, told, smoothed, *made),
-        warnings=(*data.warnings, *_left_out(left_out, options)),
+        warnings=(*data.warnings, *_left_out(left_out, options, run.inputs.kind)),
         candidates=candidates,
         k_table=tuple(k_table(shipped.candidate.converted_scores)),
         baselines=baselines(shipped.candidate.played[-1], options.seed) if labelled else {},
@@ -145,9 +145,9 @@ def _promised(threshold: Threshold) -> dict[str, Any]:
     }
 
 
-def _left_out(left_out: tuple[tuple[str, str], ...], options: TrainOptions) -> list[str]:
-    """A warning for each family that was asked for by name, or that nothing foresaw."""
-    foreseen = inputs.WHY_UNSUITED if options.families == DEFAULT else {}
+def _left_out(left_out: tuple[tuple[str, str], ...], options: TrainOptions, kind: str) -> list[str]:
+    """A warning for each family that was asked for by name, or that nothing foresaw of such a signal."""
+    foreseen = inputs.UNSUITED.get(kind, ()) if options.families == DEFAULT else ()
     return [f"{family} is left out: {why}" for family, why in left_out if family not in foreseen]
 
 

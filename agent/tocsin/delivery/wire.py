@@ -301,7 +301,9 @@ class SourceHealth(Wire):
     bad_total: Count = Field(0, description="lines, frames, answers and values that could not be read")
     bad: dict[str, int] = Field({}, description="how many of them, by reason")
     lost_total: Count = Field(0, description="samples missing by their sequence numbers")
-    late_total: Count = Field(0, description="polls that were left out, because the one before took too long")
+    late_total: Count = Field(
+        0, description="polls, of a Modbus line those of each slave, that were left out for want of time"
+    )
     reconnects_total: Count = 0
     clock_steps_total: Count = Field(0, description="how often its clock was set, and the stamps went along")
 
