@@ -66,7 +66,7 @@ def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float
     """Record the sources of a configuration until stopped.
 
     The bundles that the file names need not be there yet. A source that is lost is opened again. Exit code 5 when one
-    gave nothing, unless its `startup` is `ignore`.
+    gave nothing, unless its `startup` is `ignore` and another gave samples.
 
     \b
     Example:
