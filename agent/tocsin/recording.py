@@ -17,6 +17,7 @@ from tocsin.records import Channel, SampleBlock
 log = logging.getLogger(__name__)
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
+STOP_S = 10.0  # longest wait for a disk that does not answer
 
 
 class Recording:
@@ -59,9 +60,18 @@ class Recording:
         assert self._settings is not None
         delay_s = FIRST_DELAY_S
         while not self._stopping.wait(delay_s):
-            recorder = self._made(self._settings)
+            recorder = None
+            try:
+                recorder = self._made(self._settings)
+                if recorder is not None:
+                    recorder.start()
+            except Exception as error:  # of the system; told, and tried again
+                log.exception("recordings in %s: they cannot be written; alarms go on", self._folder)
+                self._failed = f"{type(error).__name__}: {error}"
+                if recorder is not None:
+                    recorder.stop()  # lets go of the folder
+                    recorder = None
             if recorder is not None:
-                recorder.start()
                 log.info("recordings in %s: they can be written now", self._folder)
                 self._recorder = recorder
                 return
@@ -71,7 +81,7 @@ class Recording:
         """Writes all that waits."""
         self._stopping.set()
         if self._retry.is_alive():
-            self._retry.join()
+            self._retry.join(STOP_S)
         if self._recorder is not None:
             self._recorder.stop()
 

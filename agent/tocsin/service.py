@@ -268,7 +268,7 @@ def _greet(bundles: list[Bundle]) -> None:
         for bundle in bundles[:1]:
             try:
                 bundle.scorer()
-            except TocsinError as error:
+            except Exception as error:  # noqa: BLE001 - its worker meets it again, and is supervised
                 log.debug("told again by its worker: %s", error)
 
 

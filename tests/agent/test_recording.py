@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from tocsin import recording
 from tocsin.config import AgentSettings
+from tocsin.core.bundle import Bundle
 from tocsin.delivery.wire import AlarmChange
+from tocsin.recorder import Recorder
 from tocsin.recorder.settings import RecordingSettings
 from tocsin.recording import Recording
 from tocsin.recordings import TableOptions, open_table, read_table
@@ -121,9 +124,64 @@ def test_a_folder_that_can_be_used_later_is_recorded_to_from_then_on(
     assert len(rows(folder / "ring/pump-1")) >= 1
 
 
+def test_a_disk_that_does_not_answer_keeps_no_agent_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(recording, "STOP_S", 0.1)
+    (tmp_path / "disk").write_text("")
+    made = Recording(RecordingSettings(folder=tmp_path / "disk"), tmp_path)
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answer.wait(5)
+
+    monkeypatch.setattr(made, "_made", hang)
+    made.start()
+    assert asked.wait(5)
+    made.stop()
+    assert made._retry.is_alive()
+    answer.set()
+
+
+def test_a_recorder_that_cannot_be_started_is_told_and_tried_again(
+    tmp_path: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "disk").write_text("")
+    made = Recording(RecordingSettings(folder=tmp_path / "disk", keep_free_mb=0), tmp_path)
+    (tmp_path / "disk").unlink()
+    tries: list[Recorder] = []
+    start = Recorder.start
+
+    def fail(recorder: Recorder) -> None:
+        tries.append(recorder)
+        if len(tries) == 1:
+            raise RuntimeError("can't start new thread")
+        start(recorder)
+
+    monkeypatch.setattr(Recorder, "start", fail)
+    monkeypatch.setattr(recording, "FIRST_DELAY_S", 0.2)
+    made.start()
+    until(lambda: "can't start" in str((told := made.health()) and told.last_error))
+    until(lambda: made._recorder is not None)
+    assert len(tries) == 2 and "can't start" in caplog.text
+    made.stop()
+
+
 def test_a_folder_that_is_never_usable_keeps_no_agent_from_ending(tmp_path: Path) -> None:
     (tmp_path / "disk").write_text("")
     made = Recording(RecordingSettings(folder=tmp_path / "disk"), tmp_path)
     made.start()
     made.stop()
     assert not made._retry.is_alive()
+
+
+def test_a_runtime_that_fails_at_the_start_keeps_no_agent_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_port: int
+) -> None:
+    monkeypatch.setattr(Bundle, "scorer", lambda _: 1 / 0)
+    made = agent(tmp_path, unused_port, None)
+    made.start()
+    assert not made.workers[0].finished.wait(0.2)
+    made.stop()
