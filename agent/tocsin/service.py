@@ -169,7 +169,7 @@ class Agent:
 
     def played_out(self) -> bool:
         """Every recording has ended and all is delivered, but for topics that the broker does not take."""
-        if not all(worker.finished.is_set() for worker in self.workers) or not self.desk.queue.empty():
+        if not all(w.finished.is_set() or w.refused is not None for w in self.workers) or not self.desk.queue.empty():
             return False
         found: Statistics = self.publisher.statistics
         return found.connected and found.settled
@@ -181,12 +181,14 @@ class Agent:
 
     @property
     def refused(self) -> TocsinError | None:
-        """Why it cannot go on as it is configured: of a source at its start."""
-        return next((worker.refused for worker in self.workers if worker.refused is not None), None)
+        """Why it cannot go on as it is configured: of every asset, or of one whose `startup` is `error`."""
+        if not all(worker.refused is not None for worker in self.workers):
+            return next((worker.refused for worker in self.workers if worker.fatal), None)
+        return self.workers[0].refused
 
     def _health(self) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
-        failing = sum(worker.failing for worker in self.workers)
+        failing = sum(source.state == "failing" for source, _ in health.values())
         silent = any(source.state in ("silent", "off_rate") for source, _ in health.values())
         alarms = self.desk.statistics
         recording = self.recording.health()
@@ -234,8 +236,9 @@ def run_agent(settings: AgentSettings) -> int:
             signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
     if received:
         return 130 if signal.SIGINT in received else 0
-    if agent.refused is not None:
-        return agent.refused.exit_code
+    refused = next((worker.refused for worker in agent.workers if worker.refused is not None), None)
+    if refused is not None:
+        return refused.exit_code
     return DataError.exit_code if agent.broken_off else 0
 
 

@@ -23,11 +23,12 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
-from tocsin.errors import BundleError, ConfigError, DataError, SourceError, TocsinError
+from tocsin.errors import BundleError, SourceError, TocsinError
 from tocsin.feeds import Feed, Feeds
 from tocsin.pipeline import AssetLine, Scored
 from tocsin.records import Change, Channel, SampleBlock, Transition
 from tocsin.sources import MeteredSource, SourceSettings, make_source
+from tocsin.sources.reader import Start
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,6 @@ class AssetWorker:
     Attributes:
         failing: it could not read, score or load its bundle, and no sample came since.
         broken_off: its recording ended in damage.
-        refused: why it was given up at its start, where the agent has to end for that: its source has to be there and
-            is not, or gives what the bundle cannot take.
         finished: nothing will come any more.
     """
 
@@ -77,9 +76,10 @@ class AssetWorker:
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
         self._outbox, self._record = outbox, record
         self._count: AlarmCount | None = None
-        self._proved, self._began_whole = False, bundle is not None
+        self._proved = False
         self._jitter = random.Random(seed)  # noqa: S311 - jitter
         self._source: MeteredSource | None = None
+        self._begun: Start | None = None
         self._feeds: Feeds | None = None
         self._line: AssetLine | None = None
         self._stopping = threading.Event()
@@ -93,7 +93,6 @@ class AssetWorker:
         self._last_error: str | None = None
         self._inference_ms: deque[float] = deque(maxlen=256)
         self.failing, self.broken_off = bundle is None, False
-        self.refused: TocsinError | None = None
         self.finished = threading.Event()
 
     def start(self) -> None:
@@ -111,6 +110,22 @@ class AssetWorker:
         self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(10 * READ_TIMEOUT_S)
+
+    def _starts(self) -> list[Start]:
+        """How each source fared at its start."""
+        if self._feeds is not None:
+            return [feed.begun for feed in self._feeds.each]
+        return [] if self._begun is None else [self._begun]
+
+    @property
+    def refused(self) -> TocsinError | None:
+        """Why it cannot run as it is configured: a source has to be there and is not, or does not suit the bundle."""
+        return next((start.refused for start in self._starts() if start.refused is not None), None)
+
+    @property
+    def fatal(self) -> bool:
+        """The agent has to end for that, whatever else runs."""
+        return any(start.fatal for start in self._starts())
 
     def health_by_group(self) -> dict[str, SourceHealth]:
         """How each source fares, where there are several; from any thread."""
@@ -150,7 +165,7 @@ class AssetWorker:
         )
 
     def _state(self) -> Literal["ok", "off_rate", "silent", "failing", "ended"]:
-        if self.failing:
+        if self.failing or self.refused is not None:
             return "failing"
         if self.finished.is_set():
             return "ended"
@@ -191,13 +206,10 @@ class AssetWorker:
                 if self._source is not None and self._source.ended:
                     self.broken_off = True
                     break
-                if isinstance(error, DataError) and self._began_whole and self._samples == 0:
-                    self.refused = ConfigError(str(error))  # waiting mends no channel and no unit
+                if self._begun is not None and self._begun.gives_up(error):
                     break
                 if isinstance(error, SourceError):
                     longest_s = LONGEST_SOURCE_DELAY_S
-                    if self._gives_up(error):
-                        break
             except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
                 self._forget_line()
@@ -209,16 +221,6 @@ class AssetWorker:
             self._wait()
             delay_s = min(2 * delay_s, longest_s)
         self._close()
-
-    def _gives_up(self, error: SourceError) -> bool:
-        """The source was never there, and the settings say not to wait for it."""
-        settings = self._settings.source
-        if settings is None or settings.startup == "retry" or self._source is None or self._source.opened:
-            return False
-        startup = settings.startup
-        self.refused = error if startup == "error" else None
-        log.error("%s: given up at the start, as startup: %s says", self.asset, startup)
-        return True
 
     def _note(self, what: str) -> None:
         """Logs a failure once, counts it always."""
@@ -271,9 +273,11 @@ class AssetWorker:
         if len(groups) > 1:
             self._serve_groups(bundle, settings)
             return
+        given = settings[groups[0].name]
         if self._source is None:
-            self._source = make_source(settings[groups[0].name], groups[0].channels, groups[0].sample_rate_hz)
-        self._watch_sources(bundle, settings[groups[0].name].type != "replay")
+            self._source = make_source(given, groups[0].channels, groups[0].sample_rate_hz)
+            self._begun = Start(self.asset, self._source, given.startup)
+        self._watch_sources(bundle, given.type != "replay")
         source = self._source
         source.open()
         line = self._line or self._new_line(bundle, source.channels)
@@ -331,7 +335,6 @@ class AssetWorker:
                 self._take(got[1], line, got[0])
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True
-            self.refused = next((feed.refused for feed in feeds.each if feed.refused is not None), None)
             before, over = over, feeds.ended
             for n in sorted(over - before):
                 self._tell_all(line.end(n), line, 0.0)

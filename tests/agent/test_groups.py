@@ -17,7 +17,7 @@ from tocsin.core.bundle import Bundle, GoldenJoin, load_bundle, write_bundle
 from tocsin.core.groups import Group, RateGroups
 from tocsin.core.join import Joiner
 from tocsin.delivery.outbox import Outbox
-from tocsin.errors import BundleError, ConfigError, SourceError
+from tocsin.errors import BundleError, ConfigError, DataError, SourceError
 from tocsin.pipeline import AssetLine
 from tocsin.recordings import TableOptions, open_groups, read_groups
 from tocsin.recordings.segment import Header, SegmentWriter
@@ -214,6 +214,28 @@ def test_a_dead_source_stalls_no_other_makes_a_gap_and_comes_back(
     finally:
         motor.stop()
     assert motor.finished.wait(5)
+
+
+class Foreign(ScriptedSource):
+    def open(self) -> None:
+        raise DataError("flow comes in psi")
+
+
+def test_a_group_in_another_unit_makes_its_asset_fail_until_it_suits(
+    tmp_path: Path, outbox: Outbox, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scripted, "make", lambda form, _: (Foreign if form.channel == "flow" else ScriptedSource)(form))
+    main, fast = Scripted(channel="pressure", rate_hz=20), Scripted(channel="flow", rate_hz=80)
+    motor = worker(grouped(tmp_path, rate=20.0, max_age_s=0.25), outbox, main=main, fast=fast)
+    motor.start()
+    try:
+        until(lambda: motor.health_by_group().get("main") and motor.health_by_group()["main"].samples_total > 0)
+        until(lambda: motor.refused is not None)
+        assert isinstance(motor.refused, ConfigError) and motor.health()[0].state == "failing"
+        monkeypatch.setattr(Foreign, "open", ScriptedSource.open)
+        until(lambda: motor.refused is None and motor.health()[1].windows_total > 0)
+    finally:
+        motor.stop()
 
 
 def write(path: Path, name: str, samples: SampleBlock) -> dict[str, Any]:

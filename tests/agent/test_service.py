@@ -18,11 +18,13 @@ import yaml
 
 from tocsin import worker
 from tocsin.config import AssetSettings
+from tocsin.config_file import load_settings
 from tocsin.core.bundle import load_bundle, write_bundle
 from tocsin.delivery.outbox import Outbox
 from tocsin.errors import ConfigError, SourceError
 from tocsin.records import Channel, SampleBlock
-from tocsin.sources import MeteredSource
+from tocsin.service import Agent, run_agent
+from tocsin.sources import MeteredSource, SourceSettings, make_source
 from tocsin.sources.synthetic import SyntheticSource
 
 DATA = Path(__file__).parent.parent / "data"
@@ -403,8 +405,8 @@ class InPsi(SyntheticSource):
         self.channels = tuple(Channel(channel.name, "psi") for channel in self.channels)
 
 
-def test_a_source_that_turns_out_to_come_in_another_unit_ends_the_agent_with_exit_code_3(
-    monkeypatch: pytest.MonkeyPatch, outbox: Outbox
+def test_a_source_that_turns_out_to_come_in_another_unit_is_refused_and_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, outbox: Outbox, until: Callable[..., None]
 ) -> None:
     settings = AssetSettings.model_validate(asset())
     bundle = load_bundle(settings.bundle)
@@ -412,8 +414,58 @@ def test_a_source_that_turns_out_to_come_in_another_unit_ends_the_agent_with_exi
     monkeypatch.setattr(worker, "make_source", lambda *_: MeteredSource(source, "in-psi", None))
     refusing = worker.AssetWorker(settings, bundle, nothing, nothing, lambda _: False, nothing, outbox)
     refusing.start()
-    assert refusing.finished.wait(10)
-    assert isinstance(refusing.refused, ConfigError) and "comes in psi" in str(refusing.refused)
+    until(lambda: isinstance(refusing.refused, ConfigError) and "comes in psi" in str(refusing.refused))
+    assert refusing.health()[0].state == "failing" and not refusing.fatal
+    monkeypatch.setattr(InPsi, "open", SyntheticSource.open)
+    source.channels = bundle.manifest.channels
+    until(lambda: refusing.refused is None and refusing.health()[0].state == "ok")
+    refusing.stop()
+
+
+def in_psi(monkeypatch: pytest.MonkeyPatch, startup: str = "retry") -> dict[str, Any]:
+    """An asset whose source turns out to come in psi; those that play recordings stay as they are."""
+    channels = load_bundle(DATA / "small.tocsin").manifest.channels
+
+    def make(settings: SourceSettings, *wanted: Any) -> MeteredSource:
+        if settings.type == "replay":
+            return make_source(settings, *wanted)
+        return MeteredSource(InPsi(channels, rate_hz=1), "in-psi", None)
+
+    monkeypatch.setattr(worker, "make_source", make)
+    source = {"type": "synthetic", "rate_hz": 1, "channels": ["pressure", "flow"], "startup": startup}
+    return asset("pump-2", source=source)
+
+
+@pytest.mark.parametrize(("startup", "others"), [("retry", ()), ("error", (endless("pump-1"),))])
+def test_a_source_in_another_unit_ends_the_agent_where_nothing_else_runs_or_startup_says_so(
+    agents: Agents,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    startup: str,
+    others: tuple[dict[str, Any], ...],
+) -> None:
+    config = agents.configure(1, *others, in_psi(monkeypatch, startup))
+    assert run_agent(load_settings(config)) == 3
+    assert "comes in psi" in caplog.text
+
+
+@pytest.mark.parametrize("startup", ["retry", "ignore"])
+def test_an_asset_whose_source_comes_in_another_unit_ends_no_other(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None], startup: str
+) -> None:
+    agent = Agent(load_settings(agents.configure(1, endless("pump-1"), in_psi(monkeypatch, startup))))
+    agent.start()
+    try:
+        until(lambda: agent._health().sources["pump-2"].state == "failing")
+        until(lambda: agent._health().sources["pump-1"].samples_total > 0)
+        health = agent._health()
+        assert agent.refused is None and not agent.played_out()
+        assert (health.status, health.sources["pump-1"].state) == ("degraded", "ok")
+        assert health.sources["pump-2"].errors_total >= 1
+        assert "comes in psi" in str(health.sources["pump-2"].last_error)
+        assert agent.workers[1].finished.is_set() == (startup == "ignore")
+    finally:
+        agent.stop()
 
 
 def test_a_source_that_may_be_missing_leaves_its_asset_out(outbox: Outbox) -> None:

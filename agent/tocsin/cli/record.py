@@ -107,7 +107,7 @@ def start(path: Path, chosen: tuple[str, ...], out: Path | None, duration: float
 
 
 def _run(sources: list[RecordedSource], duration_s: float | None) -> None:
-    """Until a signal, the end of all, or of one that must be there and is not."""
+    """Until a signal, the end of all, or of one that must be there and is not; what is refused counts as ended."""
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -118,9 +118,9 @@ def _run(sources: list[RecordedSource], duration_s: float | None) -> None:
     end_s = math.inf if duration_s is None else time.monotonic() + duration_s
     for source in sources:
         source.start()
-    while not all(source.ended for source in sources) and not any(source.refused for source in sources):
+    while not all(source.ended or source.begun.refused for source in sources):
         left_s = end_s - time.monotonic()
-        if left_s <= 0 or stopping.wait(min(LOOK_S, left_s)):
+        if left_s <= 0 or stopping.wait(min(LOOK_S, left_s)) or any(source.begun.fatal for source in sources):
             break
     for source in sources:
         source.ask_to_stop()

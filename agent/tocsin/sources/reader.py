@@ -1,7 +1,7 @@
 """A source in a thread of its own: opened, read, and opened again when it is lost.
 
 Rules: whatever a source raises, its thread goes on: it is opened again after a wait that grows, with jitter. `startup`
-of the settings counts until it was open once. What went wrong is logged once, counted always, and kept for `health`.
+of the settings counts until it gave a sample. What went wrong is logged once, counted always, and kept for `health`.
 """
 
 import logging
@@ -21,6 +21,42 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 4.0  # a sensor that is plugged in again i
 CALM_S = 60.0  # after so long without a failure the next wait is short again
 
 
+class Start:
+    """What becomes of a source that is not there, or gives what cannot be taken, until its first sample.
+
+    Args:
+        name: for the log.
+        source: as it is read.
+        startup: of its settings.
+    """
+
+    def __init__(self, name: str, source: MeteredSource, startup: Literal["retry", "error", "ignore"]) -> None:
+        self._name, self._source, self._startup = name, source, startup
+        self._reason: TocsinError | None = None
+
+    @property
+    def refused(self) -> TocsinError | None:
+        """Why it cannot be used as it is configured; None once it can, and where it may be missing."""
+        return None if self._source.samples else self._reason
+
+    @property
+    def fatal(self) -> bool:
+        """All has to end for that, whatever else runs."""
+        return self._startup == "error" and self.refused is not None
+
+    def gives_up(self, error: TocsinError) -> bool:
+        """Whether it is not tried again after a failure."""
+        wrong = isinstance(error, DataError) and not self._source.samples  # a channel or a unit
+        absent = isinstance(error, SourceError) and not self._source.opened
+        self._reason = ConfigError(str(error)) if wrong else error if absent and self._startup == "error" else None
+        if self._startup == "retry" or not (wrong or absent):
+            return False
+        if self._startup == "ignore":
+            self._reason = None
+        log.error("%s: given up at the start, as startup: %s says", self._name, self._startup)
+        return True
+
+
 class SourceReader:
     """Reads a source until stopped, or until its recording ends; who derives from it says what becomes of the samples.
 
@@ -38,18 +74,16 @@ class SourceReader:
         last_sample_s: monotonic time of the newest sample.
         ended: nothing will come any more.
         broken_off: its recording ended in damage.
-        refused: why it was given up at the start, where all has to end for that: it must be there and is not, or gives
-            what cannot be taken.
+        begun: how it fared at its start.
     """
 
     def __init__(self, name: str, source: MeteredSource, startup: Literal["retry", "error", "ignore"]) -> None:
         self.name, self.source = name, source
         self.failing = self.ended = self.broken_off = False
-        self.refused: TocsinError | None = None
+        self.begun = Start(name, source, startup)
         self.errors = 0
         self.last_error: str | None = None
         self.last_sample_s: float | None = None
-        self._startup = startup
         self._jitter = random.Random(name)  # noqa: S311 - jitter
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
@@ -93,12 +127,7 @@ class SourceReader:
                 if self.source.ended:
                     self.broken_off = True
                     break
-                if isinstance(error, DataError) and self.last_sample_s is None:
-                    self.refused = ConfigError(str(error))  # waiting mends no channel and no unit
-                    break
-                if isinstance(error, SourceError) and self._startup != "retry" and not self.source.opened:
-                    self.refused = error if self._startup == "error" else None
-                    log.error("%s: given up at the start, as startup: %s says", self.name, self._startup)
+                if self.begun.gives_up(error):
                     break
             except Exception as error:  # a driver's; the other sources go on
                 log.exception("%s: its source failed", self.name)
