@@ -35,6 +35,7 @@ NAME = "tocsin"
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)  # detection, time, size
 BEATEN = 0.05  # of detection, by which a trial is behind in the first block when it is given up
 SAME_AGAIN = 20  # choices made before, one after the other: what is left of the space is not worth looking for
+CHOOSING_S = 1.0  # longest wait for other processes to choose
 NEW_S = 60.0  # a trial without the name of its process is that of one that was killed, from this age on
 OVER = "over budget"  # how a reason begins that holds for this budget alone
 
@@ -127,6 +128,7 @@ def _run(
     seed = int.from_bytes(hashlib.sha256(f"{space.base.seed} {asked.number}".encode()).digest()[:4], "big")
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     choice = space.suggested(asked)
+    asked.set_user_attr("chosen", True)
     found: list[Judged] = []
     why = _known(study, asked.number, choice, budget)
     try:
@@ -163,6 +165,7 @@ def _beaten(first: Judged, others: tuple[Trial, ...]) -> str:
 
 def _known(study: optuna.Study, number: int, choice: Choice, budget: DeviceBudget) -> str:
     """Which trial was the same; empty where none was. What was over another budget is none."""
+    _await_choices(study, number)
     for each in study.get_trials(deepcopy=False):
         same = each.number != number and each.params == choice and not _repeats(each)
         before = each.state is not TrialState.RUNNING or each.number < number
@@ -171,6 +174,15 @@ def _known(study: optuna.Study, number: int, choice: Choice, budget: DeviceBudge
             if not over_then or budget.over(_trial(each).cost):
                 return f"the same as trial {each.number}"
     return ""
+
+
+def _await_choices(study: optuna.Study, number: int) -> None:
+    """Until the trials before this one, of other processes, have chosen all: they may choose the same just now."""
+    end_s = time.monotonic() + CHOOSING_S
+    while time.monotonic() < end_s:
+        if all(each.number >= number or "chosen" in each.user_attrs for each in _of(study, TrialState.RUNNING)):
+            return
+        time.sleep(CHOOSING_S / 100)
 
 
 def _mend(study: optuna.Study) -> None:
