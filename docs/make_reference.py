@@ -1,4 +1,6 @@
-"""Writes the reference pages that are made from the code: `python docs/make_reference.py`; a test compares them.
+"""Writes the reference pages that are made from the code: `python docs/make_reference.py`.
+
+With `--check` it writes nothing, and ends with 1 and the differences where a page is not what it would write.
 
 ```
 click's commands            ─► reference/commands.md
@@ -9,8 +11,10 @@ tocsin_trainer.metrics_file ─► reference/schema/metrics.json
 ```
 """
 
+import difflib
 import json
 import re
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,5 +296,16 @@ def write() -> None:
         path.write_text(text, "utf-8")
 
 
+def differences() -> str:
+    """Of the pages as they are to what they would be; empty where nothing differs."""
+    parts = []
+    for name, text in pages().items():
+        there = (DOCS / name).read_text("utf-8") if (DOCS / name).exists() else ""
+        parts += difflib.unified_diff(there.splitlines(), text.splitlines(), name, "made from the code", lineterm="")
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(differences() or None)
     write()
