@@ -226,7 +226,7 @@ def test_questions_are_asked_for_what_no_flag_says(folder: Path) -> None:
         (("--source", "modbus", "--host", "plc", "--rate", "1"), 2, "a Modbus map is needed"),
         (("--source", "modbus", "--host", "plc", "--rate", "1", "--register", "x"), 2, "expected NAME [UNIT]=ADDRESS"),
         (("--source", "synthetic", "--channel", "Pressure!"), 2, "'Pressure!': expected a name"),
-        (("--source", "serial", "--port", "/dev/ttyNOWHERE"), 5, "group dialout"),
+        (("--source", "serial", "--port", "/dev/ttyNOWHERE"), 5, "it is not there: is it plugged in"),
         (("--source", "replay", "--file", "nowhere.csv"), 2, "nowhere.csv is not there"),
         (("--source", "synthetic", "--bundle", "nowhere.tocsin"), 7, "nowhere.tocsin"),
         (("--source", "synthetic", "--channel", "a", "--broker", "x:y"), 2, "expected HOST or HOST:PORT"),

@@ -67,6 +67,13 @@ def test_what_is_recorded_is_listed(tocsin: Tocsin, recorded: Path) -> None:
     assert code == 0 and "1,200 samples" in out and "pressure" in out
 
 
+def test_a_folder_without_recordings_or_that_is_not_there_is_told_as_such(tocsin: Tocsin, tmp_path: Path) -> None:
+    code, _, err = tocsin("record", "list", tmp_path / "nowhere")
+    assert code == 4 and "nowhere: no such folder: expected what `tocsin record start --out`" in err
+    code, _, err = tocsin("record", "list", tmp_path)
+    assert code == 4 and f"no recordings in it: make one with tocsin record start --out {tmp_path}" in err
+
+
 def test_an_export_to_csv_reads_back_the_same(tocsin: Tocsin, recorded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     assert tocsin("record", "export", recorded / "ring/pump-1", "--out", out)[0] == 0

@@ -53,7 +53,8 @@ def test_a_source_of_another_package_is_listed_whole_or_broken(
     (thermo,) = [kind for kind in json.loads(out) if kind["type"] == "thermo"]
     assert says in thermo["text"] and thermo["package"] == "thermo-shop"
     assert thermo["usable"] == (says == "around the corner")
-    assert says in tocsin("sources", "list")[1]
+    shown = next(line for line in tocsin("sources", "list")[1].splitlines() if line[2:].startswith("thermo "))
+    assert says in shown and shown[0] == ("✓" if thermo["usable"] else "✗")
 
 
 def test_a_source_that_is_well_shows_its_values_rate_and_a_sparkline(tocsin: Tocsin) -> None:
@@ -87,7 +88,7 @@ def test_the_sources_of_a_file_are_compared_with_the_bundle(tocsin: Tocsin, tmp_
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("serial", "--set", "port=/dev/ttyNOWHERE"), 5, "group dialout"),
+        (("serial", "--set", "port=/dev/ttyNOWHERE"), 5, "cannot be opened: it is not there: is it plugged in"),
         (("serial",), 3, "port: Field required: see docs/configure/serial.md"),
         (("serial", "--set", "port"), 2, "expected KEY=VALUE"),
         (("seriel",), 3, "'seriel' is no type of source: did you mean 'serial'? there are can, iio"),

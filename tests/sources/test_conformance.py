@@ -111,7 +111,8 @@ def test_samples_have_a_column_a_channel_and_times_that_ascend(source: Source) -
     assert len(block) >= 50 and block.values.shape == (len(block), 2)
     assert (block.time_s.dtype, block.values.dtype) == (np.float64, np.float64)
     assert (np.diff(block.time_s) > 0).all()
-    assert np.isfinite(block.values).all()
+    known = np.isfinite(block.values).all(axis=1)
+    assert known[known.argmax() :].all() and known.sum() > 25  # before that, a channel may not have spoken yet
 
 
 def test_to_close_twice_or_before_it_was_opened_is_fine(source: Source) -> None:
@@ -191,7 +192,7 @@ def test_a_lost_serial_line_is_told_and_comes_back(wire: Any) -> None:
         for _ in range(20):
             source.read(0.05)
     source.close()
-    with pytest.raises(SourceError, match=r"ttyTEST cannot be opened.*dialout"):
+    with pytest.raises(SourceError, match=r"ttyTEST cannot be opened: it is not there: is it plugged in"):
         source.open()
     wire.plug()
     source.open()

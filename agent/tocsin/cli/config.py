@@ -40,7 +40,7 @@ def check(path: Path, as_json: bool) -> None:
         click.echo(json.dumps({"config": str(path), "ok": True, "assets": [asset.id for asset in settings.assets]}))
         return
     click.echo(f"{path}: good; {len(settings.assets)} asset{'s' * (len(settings.assets) > 1)}")
-    click.echo(f"next: tocsin run -c {path}", err=True)
+    click.echo(f"next: tocsin doctor -c {path} looks at ports, broker and clock; then tocsin run -c {path}", err=True)
 
 
 def check_file(path: Path) -> AgentSettings:

@@ -13,6 +13,7 @@ from tocsin.cli.heard import FEW, TIMES, Heard, round_rate
 from tocsin.errors import SourceError
 from tocsin.sources.frames import FrameParser
 from tocsin.sources.lines import LineParser
+from tocsin.sources.serial_port import why_not
 
 BAUDS = (115200, 9600, 57600, 230400, 921600, 38400, 19200, 460800)
 ENOUGH = 4096  # bytes in which nothing was known: another speed
@@ -49,9 +50,7 @@ def hear_serial(port: str, baud: int | None, seconds: float) -> Heard:
                     if wire.came > ENOUGH and wire.form is None and baud is None:
                         break  # enough of the wrong speed
         except (serial.SerialException, OSError, ValueError, TypeError) as error:
-            raise SourceError(
-                f"serial port {port} cannot be read: {error}: is it plugged in, free, and this user in group dialout?"
-            ) from error
+            raise SourceError(f"serial port {port} cannot be opened: {why_not(port, error)}") from error
         if wire.form is not None:
             return wire.heard(port, speed)
         came += wire.came

@@ -138,13 +138,17 @@ def list_(folder: Path, as_json: bool) -> None:
     Example:
       tocsin record list recordings
     """
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder: expected what `tocsin record start --out` or `recording:` of the agent wrote"
+        )
     folders = sorted({file.parent for file in folder.rglob("*.seg")})
     found = [_about(path, headers) for path in folders if (headers := read_headers(find_segments(path)))]
     if as_json:
         click.echo(json.dumps([each for each in found if each["rows"]], indent=1))
         return
     if not found:
-        raise DataError(f"{folder}: no recordings in it")
+        raise DataError(f"{folder}: no recordings in it: make one with tocsin record start --out {folder}")
     for each in found:
         click.echo(f"{each['folder']}")
         click.echo(f"  {each['from']} to {each['to']}, {each['rows']:,} samples, {each['bytes'] / 2**20:.1f} MiB")

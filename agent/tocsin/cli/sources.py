@@ -71,8 +71,8 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps([asdict(kind) for kind in found], indent=1, ensure_ascii=False))
         return
     for kind in found:
-        click.echo(f"{kind.type:<10} {kind.text}")
-        click.echo(f"{'':<10} {kind.page or f'from the package {kind.package}'}{'; ' * bool(kind.mend)}{kind.mend}")
+        click.echo(f"{'✓' if kind.usable else '✗'} {kind.type:<10} {kind.text}")
+        click.echo(f"  {'':<10} {kind.page or f'from the package {kind.package}'}{'; ' * bool(kind.mend)}{kind.mend}")
     click.echo("next: tocsin init, or tocsin sources test TYPE --set KEY=VALUE", err=True)
 
 

@@ -7,6 +7,7 @@ and the rate, by listening for `LISTEN_S`.
 
 import errno
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +104,7 @@ class SerialSource:
         try:
             self._port = serial.serial_for_url(name, self._settings.baud, timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
-            raise SourceError(f"serial port {name} cannot be opened: {_reason(name, error)}") from error
+            raise SourceError(f"serial port {name} cannot be opened: {why_not(name, error)}") from error
         self._parser = self._new_parser()
         try:
             self._find_out()
@@ -211,13 +212,18 @@ def _rate(arrivals: list[tuple[float, int]], port: str, listened_s: float) -> fl
     return whole if abs(rate_hz / whole - 1) < 0.03 else rate_hz
 
 
-def _reason(port: str, error: Exception) -> str:
+def why_not(port: str, error: Exception) -> str:
     """Why a port cannot be opened, and what to do."""
     if getattr(error, "errno", None) in (errno.EAGAIN, errno.EBUSY):
         holders = port_holders(port)
         who = f"it is held by {', '.join(holders)}: end that" if holders else "another program holds it"
         return f"{who}; sudo fuser -v {port} lists who does"
-    return f"{error}: is it plugged in, and is this user in group dialout?" + _others(port)
+    number = getattr(error, "errno", None)
+    if number == errno.ENOENT:
+        return "it is not there: is it plugged in, and the name right?" + _others(port)
+    if number in (errno.EACCES, errno.EPERM):
+        return "this user may not use it: is it in group dialout? tocsin doctor tells"
+    return f"{os.strerror(number) if number else error}: is it plugged in, and is this user in group dialout?"
 
 
 def _others(port: str) -> str:
