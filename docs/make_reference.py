@@ -25,6 +25,7 @@ from tocsin.alarms.alarm import AlarmState
 from tocsin.alarms.lifecycle import BACK, TABLE
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
+from tocsin.delivery.requests import AlarmRequest, Reply, ShelveRequest
 from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, AuditEvent, Health, Info, Score, Wire
 from tocsin_trainer.metrics_file import schema
 
@@ -39,6 +40,9 @@ MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic un
     "score": (Score, "score/<asset>", "QoS 0, only while connected; one for each window"),
     "info": (Info, "info", "QoS 1, retained; at every connect"),
     "health": (Health, "health", "QoS 1, retained; every `mqtt.health_interval_s`"),
+    "request": (AlarmRequest, "cmd/<command>", "to the device, not retained: `ack`, `unshelve`, `suppress`, …"),
+    "shelve-request": (ShelveRequest, "cmd/shelve", "to the device, not retained"),
+    "reply": (Reply, "cmd/<command>/result", "QoS 1; also on the response topic of MQTT 5, with its correlation data"),
 }
 MEANING = {  # what the schema leaves unsaid
     "mqtt.username": "name at the broker",

@@ -76,6 +76,9 @@ class BrokerSettings(Settings):
         return self.password_file is not None and self.tls is None and not self.on_this_machine
 
 
+CommandName = Literal["ack", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service", "identify"]
+
+
 class MqttSettings(BrokerSettings):
     """The broker and what is published."""
 
@@ -86,6 +89,11 @@ class MqttSettings(BrokerSettings):
     )
     scores: bool = Field(True, description="publish every scored window, QoS 0")
     health_interval_s: Seconds = Field(60.0, ge=1)
+    commands: tuple[CommandName, ...] = Field(
+        ("ack", "shelve", "unshelve", "identify"),
+        description="what may be asked on `cmd/<command>`, by whom the broker lets publish there; [] for nothing",
+    )
+    commands_per_min: int = Field(60, ge=1, le=6000, description="requests that are taken; more are refused")
 
 
 class AlarmSettings(Settings):

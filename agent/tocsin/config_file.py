@@ -309,6 +309,8 @@ mqtt:
   # keepalive_s: 15
   # scores: true               # publish every scored window, QoS 0
   # health_interval_s: 60s
+  # commands: [ack, shelve, unshelve, identify]   # that may be asked over MQTT; [] for none
+  # commands_per_min: 60
 
 # alarms:
 #   shelve_limit: 24h          # longest time that an alarm can be shelved

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -21,6 +21,7 @@ from tocsin import system
 from tocsin.alarm_desk import AlarmDesk
 from tocsin.alarms import device_clock
 from tocsin.alarms.alarm import AlarmContext, Severity
+from tocsin.alarms.commands import Answer, Command
 from tocsin.alarms.device_clock import DeviceClock
 from tocsin.alarms.quality import condition
 from tocsin.chatter import RUNTIME, without_chatter
@@ -30,6 +31,7 @@ from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
+from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
 from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.recording import Recording
@@ -64,7 +66,8 @@ class Agent:
         self.recording = Recording(settings.recording, settings.state_dir)
         try:
             info = _info(settings, bundles)
-            self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health)
+            requests = Requests(settings.device, settings.mqtt.commands, settings.mqtt.commands_per_min, self._order)
+            self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health, requests)
             self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
             of_clock = AlarmContext(detector="quality", severity=Severity.WARNING)
             self._contexts.setdefault(settings.device, of_clock)
@@ -107,6 +110,9 @@ class Agent:
             self._contexts[name] = _context(asset, bundle)
             self._of_alarms |= _contexts_of_alarms(asset, bundle)
             self.publisher.announce(_info(self._settings, self._bundles))
+
+    def _order(self, command: Command, reply: Callable[[Answer], object]) -> None:
+        self.desk.order(command, reply)
 
     def _is_active(self, alarm: str) -> bool:
         return alarm in self.desk.active_alarms()
@@ -366,4 +372,5 @@ def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
         hw=system.hardware_info(),
         os=system.os_name(),
         assets=assets,
+        commands=list(settings.mqtt.commands),
     )

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 import yaml
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tocsin import worker
 from tocsin.config import AssetSettings
@@ -168,6 +170,32 @@ def test_no_committed_alarm_is_lost_when_broker_and_agent_are_killed(
     )
     again.terminate()
     finish(again)
+
+
+@pytest.mark.broker
+def test_what_was_acknowledged_over_mqtt_is_acknowledged_after_a_kill(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    kept = asset(alarm={"auto_ack": False})
+    process = agents.start(agents.configure(broker.port, kept, endless()))
+    until(lambda: len(events(consumer)) == 2 * FAULTS)  # each fault after the first comes back to an alarm that waits
+    assert [events(consumer)[-1]["after"][key] for key in ("state", "count")] == ["rtn_unacked", FAULTS]
+    operator = paho.Client(CallbackAPIVersion.VERSION2, "operator")
+    operator.connect("127.0.0.1", broker.port)
+    operator.loop_start()
+    operator.publish("tocsin/edge-1/cmd/ack", json.dumps({"alarm": "all", "by": "ann"}), qos=1)
+    until(lambda: consumer.on("cmd/ack/result"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    operator.disconnect()
+    operator.loop_stop()
+    reply = json.loads(consumer.on("cmd/ack/result")[0].payload)
+    assert (reply["status"], reply["data"]) == ("ok", reply["data"] | {"alarms": {"pump-1-anomaly": "normal"}})
+    with Outbox(agents.outbox) as outbox:
+        assert outbox.alarms() == {}
+    assert committed(agents.outbox)[-1]["after"]["acked_by"] == "ann"
 
 
 @pytest.mark.broker

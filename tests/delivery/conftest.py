@@ -13,6 +13,7 @@ from tocsin.alarms.alarm import AlarmContext
 from tocsin.config import MqttSettings
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher
+from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import AgentInfo, HardwareInfo, Health, Info, rfc3339
 from tocsin.records import Change, Contribution, Transition
 
@@ -56,10 +57,10 @@ def publish(outbox: Outbox) -> Iterator[Callable[..., Publisher]]:
     """Starts publishers of the outbox, and stops them at the end."""
     made: list[Publisher] = []
 
-    def start(port: int, box: Outbox = outbox, **others: Any) -> Publisher:
+    def start(port: int, box: Outbox = outbox, requests: Requests | None = None, **others: Any) -> Publisher:
         settings = MqttSettings.model_validate({"host": "127.0.0.1", "port": port, **others})
         info = Info(device=DEVICE, agent=AgentInfo(version="0", python="3"), hw=HardwareInfo(arch="x", cpus=1), os="t")
-        made.append(Publisher(settings, DEVICE, box, info, healthy))
+        made.append(Publisher(settings, DEVICE, box, info, healthy, requests))
         made[-1].start()
         return made[-1]
 

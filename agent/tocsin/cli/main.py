@@ -34,6 +34,7 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "sources": ("tocsin.cli.sources:sources", "List the types of sources; watch what one of them gives."),
     "record": ("tocsin.cli.record:record", "Record samples to disk, list, export and fetch recordings."),
     "run": ("tocsin.cli.run:run", "Run the agent: sources → scores → alarms over MQTT."),
+    "alarms": ("tocsin.cli.alarms:alarms", "List alarms; acknowledge, shelve, suppress them."),
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),
     "config": ("tocsin.cli.config:config", "Check, show and explain the agent's configuration."),
     "doctor": ("tocsin.cli.doctor:doctor", "Look whether this machine has what it needs, and say how to mend it."),

@@ -27,12 +27,32 @@ def mqtt() -> None:
     """Listen to what the agents publish."""
 
 
+def BROKER(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name a broker: `path`, `host`, `port`."""
+    for option in (
+        click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]"),
+        click.option("--host", help="Name or address of the broker.  [default: localhost]"),
+        click.option("-c", "--config", "path", type=click.Path(path_type=Path, dir_okay=False),
+                     help="Take broker and prefix from here."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def broker_settings(path: Path | None, host: str | None, port: int | None) -> tuple[MqttSettings, str | None]:
+    """What the options name: the broker, and the device of the file.
+
+    Raises:
+        ConfigError: the file is not as it should be.
+    """
+    given = None if path is None else load_settings(path)
+    settings = MqttSettings() if given is None else given.mqtt
+    changes = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    return settings.model_copy(update=changes), None if given is None else given.device
+
+
 @mqtt.command()
-@click.option(
-    "-c", "--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="Take broker and prefix from here."
-)
-@click.option("--host", help="Name or address of the broker.  [default: localhost]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]")
+@BROKER
 @click.option("-t", "--topic", "topics", multiple=True, help="Filter, may be given again.  [default: <prefix>/#]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: topic, payload, retain, qos.")
 @click.option("-n", "--count", type=click.IntRange(1), help="Stop after that many messages.")
@@ -48,9 +68,7 @@ def sub(
       tocsin mqtt sub -c /etc/tocsin/tocsin.yaml
       tocsin mqtt sub --host broker.local -t 'tocsin/+/event/alarm' --json
     """
-    settings = MqttSettings() if path is None else load_settings(path).mqtt
-    changes = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
-    settings = settings.model_copy(update=changes)
+    settings, _ = broker_settings(path, host, port)
     show = _as_json if as_json else readable
     filters = list(topics) or [f"{settings.prefix}/#"]
     signal.signal(signal.SIGTERM, _finish)
@@ -127,7 +145,7 @@ def readable(message: Received) -> str:
     >>> readable(Received("tocsin/edge-1/status", b"online", 1, True))
     'tocsin/edge-1/status online'
     """
-    payload = _decoded(message.payload)
+    payload = decoded(message.payload)
     if isinstance(payload, dict) and isinstance(payload.get("after"), dict):
         return _alarm_line(payload["after"], str(payload.get("type", "")), bool(payload.get("replayed")))
     if isinstance(payload, dict) and "severity" in payload:
@@ -156,14 +174,14 @@ def _percent(share: Any) -> str:
 def _as_json(message: Received) -> str:
     form = {
         "topic": message.topic,
-        "payload": _decoded(message.payload),
+        "payload": decoded(message.payload),
         "retain": message.retain,
         "qos": message.qos,
     }
     return json.dumps(form, ensure_ascii=False)
 
 
-def _decoded(payload: bytes) -> Any:
+def decoded(payload: bytes) -> Any:
     """JSON where it is JSON, else text."""
     text = payload.decode("utf-8", "replace")
     try:

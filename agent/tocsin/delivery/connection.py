@@ -53,6 +53,8 @@ class Received:
     payload: bytes
     qos: int
     retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +243,29 @@ class Connection:
         self._put(Acknowledged(mid, code.value, str(code)))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._put(Received(message.topic, bytes(message.payload), message.qos, message.retain))
+        found = message.properties  # of MQTT 5
+        response, correlation = getattr(found, "ResponseTopic", None), getattr(found, "CorrelationData", None)
+        self._put(Received(message.topic, bytes(message.payload), message.qos, message.retain, response, correlation))
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
     ) -> None:
         self._put(Subscribed(tuple(str(code) for code in codes if code.is_failure)))
 
-    def publish(self, topic: str, payload: bytes | str, qos: int, retain: bool) -> int | None:
-        """Sends a message; its packet id, or None when the connection is gone."""
-        info = self._client.publish(topic, payload, qos, retain)
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | str,
+        qos: int,
+        retain: bool,
+        correlation: bytes | None = None,
+    ) -> int | None:
+        """Sends a message, an answer of MQTT 5 with its correlation data; its packet id, None: no connection."""
+        properties = None
+        if correlation is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        info = self._client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def subscribe(self, topics: list[str]) -> None:

@@ -3,11 +3,11 @@
 ```
  desk ──wake──┐
  lines ─score─┼─► one queue ─► this thread ─► Drain (what, when) ─► Connection ─► broker
- paho ─events─┘
+ paho ─events─┘                     └─ cmd/+ ─► Requests ─► desk ─► reply, on the queue
 ```
 Rules: an unreachable broker is never fatal and is logged once a change, not once a try. Alarms wait in the outbox;
 scores (QoS 0) are dropped, and counted, while there is no connection. At every connect: `status`, `info`, the newest
-retained states, then what waits.
+retained states, then what waits. Requests that come while there is no connection are not kept: no reply says so.
 """
 
 import logging
@@ -20,9 +20,20 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from tocsin.config import MqttSettings
-from tocsin.delivery.connection import Access, Acknowledged, Closed, Connection, Event, Protocol, Will
+from tocsin.delivery.connection import (
+    Access,
+    Acknowledged,
+    Closed,
+    Connection,
+    Event,
+    Protocol,
+    Received,
+    Subscribed,
+    Will,
+)
 from tocsin.delivery.drain import Drain
 from tocsin.delivery.outbox import Outbox
+from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import (
     OFFLINE,
     ONLINE,
@@ -49,6 +60,14 @@ _SLOWEST_S = 1.0  # longest wait between looks at the clock
 
 class _Wake:
     """New messages in the outbox, or time to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What became of a request."""
+
+    request: Received
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +114,28 @@ class Publisher:
         outbox: to drain.
         info: the birth document; its `mqtt` is filled in here.
         health: called every `health_interval_s`; its outbox figures are filled in here.
+        requests: takes what comes on `cmd/+`; None: nothing is subscribed.
 
     Raises:
         ConfigError: a certificate or the password file is missing.
     """
 
     def __init__(
-        self, settings: MqttSettings, device: str, outbox: Outbox, info: Info, health: Callable[[], Health]
+        self,
+        settings: MqttSettings,
+        device: str,
+        outbox: Outbox,
+        info: Info,
+        health: Callable[[], Health],
+        requests: Requests | None = None,
     ) -> None:
         self._access = Access.read(settings)
         self._topics, self._client_id = Topics(settings.prefix, device), f"tocsin-{device}"
         self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
         self._outbox, self._info, self._health = outbox, info, health
         self._drain = Drain(outbox)
-        self._inbox: SimpleQueue[Event | _Wake | Info | tuple[str, Score]] = SimpleQueue()
+        self._requests = requests if requests is not None and requests.allowed else None
+        self._inbox: SimpleQueue[Event | _Wake | _Reply | Info | tuple[str, Score]] = SimpleQueue()
         self._stopping = threading.Event()
         self._stop_by_s = 0.0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -198,6 +225,8 @@ class Publisher:
         self._last_error = ""
         self._say("status", ONLINE)
         self._say_info(connection)
+        if self._requests is not None:
+            connection.subscribe([self._topics.under("cmd/+")])
         self._next_health_s = 0.0
 
     def _say_info(self, connection: Connection) -> None:
@@ -235,11 +264,38 @@ class Publisher:
                     self._drain.answered(item.mid, item.code, item.reason, time.monotonic())
                 elif isinstance(item, Info) and self._connection is not None:
                     self._say_info(self._connection)
+                elif isinstance(item, Received):
+                    self._take_request(item)
+                elif isinstance(item, _Reply):
+                    self._answer(item)
+                elif isinstance(item, Subscribed) and item.refused:
+                    log.warning("the broker lets nobody command this device: %s", item.refused[0])
                 elif isinstance(item, tuple):
                     self._say(score_topic(item[0]), item[1].encode(), qos=0, retain=False)
                 item = self._inbox.get_nowait()
         except Empty:
             return None
+
+    def _take_request(self, request: Received) -> None:
+        command = request.topic.removeprefix(self._topics.under("cmd/"))
+        if self._requests is not None:
+            self._requests.take(
+                command,
+                request.payload,
+                request.retain,
+                time.monotonic(),
+                lambda payload: self._inbox.put(_Reply(request, payload)),
+            )
+
+    def _answer(self, reply: _Reply) -> None:
+        """On the command's own topic, and where MQTT 5 asked for it: nowhere among the topics of this device."""
+        request, connection = reply.request, self._connection
+        if connection is None:
+            return
+        connection.publish(f"{request.topic}/result", reply.payload, 1, False)
+        to, own = request.response_topic, self._topics.under("")
+        if to and not to.startswith((own, "$")) and not set(to) & set("+#\0"):
+            connection.publish(to, reply.payload, 1, False, correlation=request.correlation)
 
     def _send_due(self, now_s: float) -> None:
         for row, waited in self._drain.due(now_s):
