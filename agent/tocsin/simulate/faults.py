@@ -3,8 +3,8 @@
 ```
 KIND[.CHANNEL][@START[-END]][:SEVERITY][/RAMP]      bearing@10min:0.5   stuck.flow@5min-7min   fouling@0s:0.8/2h
 ```
-Rules: severity 0 to 1, 1 where it is left out; START from the beginning of the run, 0 where it is left out; a fault
-grows over RAMP to its severity.
+Rules: severity above 0, to 1; 1 where it is left out; START from the beginning of the run, 0 where it is left out; a
+fault grows over RAMP to its severity.
 """
 
 import math
@@ -52,7 +52,7 @@ class Fault:
         channel: of a sensor's fault, else empty.
         start_s: seconds from the beginning of the run.
         end_s: likewise; infinite when it stays.
-        severity: 0 to 1.
+        severity: above 0, to 1.
         ramp_s: over which it grows.
     """
 
@@ -109,8 +109,12 @@ def parse_fault(text: str, channels: tuple[str, ...], now_s: float = 0.0) -> Fau
         1.0 if match["severity"] is None else float(match["severity"]),
         _RAMP_S.get(kind, 0.0) if match["ramp"] is None else _seconds(match["ramp"]),
     )
-    if fault.severity > 1 or fault.end_s <= fault.start_s:
-        raise ConfigError(f"fault {text[:60]!r}: expected a severity from 0 to 1, and an end after the start")
+    if not 0 < fault.severity <= 1:
+        raise ConfigError(
+            f"fault {text[:60]!r}: expected a severity above 0, to 1; `{fault.name} off` ends one that is on"
+        )
+    if fault.end_s <= fault.start_s:
+        raise ConfigError(f"fault {text[:60]!r}: expected an end after the start")
     return fault
 
 
