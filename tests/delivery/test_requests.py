@@ -80,6 +80,17 @@ def test_deep_nesting_is_refused() -> None:
     assert asked.code() == "bad_request"
 
 
+def test_what_cannot_be_said_again_is_refused() -> None:
+    for form in (b'{"transaction": "\\ud800", "alarm": "a"}', b'{"alarm": "a", "comment": "\\udfff"}'):
+        asked = Asked()
+        asked.ask("ack", form)
+        assert asked.code() == "bad_request" and asked.said[-1]["transaction"] is None
+    for for_ in (b"1" * 4000, b"1e999", b"NaN", b"-Infinity"):
+        asked = Asked()
+        asked.ask("shelve", b'{"alarm": "a", "for": ' + for_ + b"}")
+        assert asked.code() == "bad_request"
+
+
 def test_a_refusal_carries_the_transaction_where_there_is_one() -> None:
     asked = Asked()
     asked.ask("shelve", {"transaction": "t-1", "alarm": ALARM})
@@ -101,8 +112,8 @@ def test_requests_beyond_the_rate_are_refused_until_time_has_passed() -> None:
     for _ in range(4):
         asked.ask("identify", b"", now_s=5.0)
     assert [said["status"] for said in asked.said] == ["ok", "ok", "ok", "error"] and asked.code() == "rate_limited"
-    asked.ask("identify", b"", now_s=24.9)
-    assert asked.code() == "rate_limited"
+    asked.ask("identify", {"transaction": "9"}, now_s=24.9)
+    assert asked.code() == "rate_limited" and asked.said[-1]["transaction"] == "9"
     asked.ask("identify", b"", now_s=46.0)
     assert asked.said[-1]["data"] == {"alarms": {}, "changed": 0, "device": DEVICE, "commands": list(REQUESTS)}
 

@@ -227,7 +227,8 @@ def test_the_short_form_of_a_fault() -> None:
     [
         ("bearings", "no kind 'bearings'; there are imbalance"), ("stuck", "expected stuck.CHANNEL"),
         ("stuck.flows", "CHANNEL one of suction_pressure"), ("bearing.flow", "takes no channel"),
-        ("bearing:1.5", "severity above 0, to 1"), ("bearing:0", "`bearing off` ends one"), ("bearing@2min-1min", "an end after the start"),
+        ("bearing:1.5", "severity above 0, to 1"), ("bearing:0", "`bearing off` ends one"),
+        ("bearing@2min-1min", "an end after the start"),
         ("bearing at ten", "expected KIND"), ("", "expected KIND"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from tocsin.cli.mqtt import BROKER, broker_settings, decoded
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
 from tocsin.errors import BrokerError, TocsinError
 
-SETTLE_S = 0.5  # after the last retained message: a broker sends all of them at once
+SETTLE_S = 1.0  # a broker sends all that it keeps right after a subscription
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 DEVICE = click.option("-d", "--device", help="The agent's device id.  [default: that of --config, else any for `list`]")
 ALARM = click.argument("alarm")
@@ -106,13 +106,12 @@ def list_(path: Path | None, host: str | None, port: int | None, device: str | N
     standing: dict[str, dict[str, Any]] = {}
     with _linked(Access.read(settings)) as link:
         link.subscribe([f"{settings.prefix}/{of}/alarm/+"], 10.0)
-        last_s = time.monotonic()
-        while time.monotonic() - last_s < SETTLE_S:
-            for message in link.messages(SETTLE_S):
-                last_s = time.monotonic()
-                body = decoded(message.payload)
-                if isinstance(body, dict):
-                    standing[message.topic] = body | {"device": message.topic.split("/")[-3]}
+        for message in link.messages(SETTLE_S):
+            body = decoded(message.payload)
+            if isinstance(body, dict):
+                standing[message.topic] = body | {"device": message.topic.split("/")[-3]}
+            else:
+                standing.pop(message.topic, None)  # it ended just now
     found = sorted(standing.values(), key=lambda body: str(body.get("time")))
     if as_json:
         click.echo(json.dumps({"alarms": found}, ensure_ascii=False, indent=1))

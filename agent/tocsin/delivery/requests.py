@@ -150,6 +150,7 @@ def _form(payload: bytes, kind: type[Request]) -> dict[str, object]:
         if re.fullmatch(r"[\w.:-]+", text) and "alarm" in kind.model_fields:
             return {"alarm": text}
         form = json.loads(text) if text else {}
+        json.dumps(form, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise RequestError("bad_request", f"{expected}, got {payload[:40]!r}") from error
     if not isinstance(form, dict):
@@ -177,7 +178,8 @@ class Requests:
         self._device, self._order = device, order
         self.allowed = tuple(name for name in REQUESTS if name in allowed)
         self._per_minute = per_minute
-        self._left, self._looked_s = float(per_minute), -1.0
+        self._left = float(per_minute)
+        self._looked_s: float | None = None
         self._known: OrderedDict[tuple[str, str], bytes | list[Say]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -196,8 +198,11 @@ class Requests:
                 raise RequestError(
                     "retained", f"{command[:64]}: a command must not be retained: send it without, and clear it"
                 )
-            self._spend(now_s)
+            left = self._spend(now_s)
             request = decode(command, payload)
+            if not left:
+                text = f"more than {self._per_minute} requests a minute: send it again later"
+                raise RequestError("rate_limited", text, request.transaction)
             if command not in self.allowed:
                 there = ", ".join(self.allowed) or "none"
                 text = f"{command} is not allowed here: `mqtt.commands` allows {there}"
@@ -213,15 +218,13 @@ class Requests:
             data = ReplyData(device=self._device, commands=list(self.allowed))
             self._tell(command, Reply(transaction=request.transaction, status="ok", data=data), say)
 
-    def _spend(self, now_s: float) -> None:
-        """Takes one of the requests that are left; they come back with time."""
-        if self._looked_s >= 0:
-            back = (now_s - self._looked_s) * self._per_minute / 60
-            self._left = min(self._left + back, float(self._per_minute))
-        self._looked_s = now_s
-        if self._left < 1:
-            raise RequestError("rate_limited", f"more than {self._per_minute} requests a minute: send it again later")
-        self._left -= 1
+    def _spend(self, now_s: float) -> bool:
+        """Takes one of the requests that are left, where one is; they come back with time."""
+        back = 0.0 if self._looked_s is None else (now_s - self._looked_s) * self._per_minute / 60
+        self._left, self._looked_s = min(self._left + back, float(self._per_minute)), now_s
+        left = self._left >= 1
+        self._left -= left
+        return left
 
     def _is_known(self, command: str, request: Request, say: Say) -> bool:
         """A transaction that came before: its reply is said again, now or when it is there."""
