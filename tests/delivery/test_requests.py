@@ -187,7 +187,7 @@ def operator(request, broker):
 
 
 def requests_to(desk: AlarmDesk) -> Requests:
-    return Requests(DEVICE, ("ack", "identify"), 60, desk.order)
+    return Requests(DEVICE, ("ack", "identify"), 6000, desk.order)
 
 
 @pytest.mark.broker
