@@ -20,6 +20,9 @@ import pytest
 import yaml
 
 from tocsin.cli.main import main
+from tocsin.core.bundle import load_bundle
+from tocsin.pipeline import AssetLine
+from tocsin.records import SampleBlock
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.broker
@@ -173,6 +176,23 @@ def test_a_clock_that_is_set_loses_and_doubles_no_window_and_is_no_fault_of_the_
     np.testing.assert_allclose(jumps_s, set_s[set_s != 0], atol=1.0)
     assert set(raised(consumer)) == {("clock", "comms")}
     assert [message.payload for message in consumer.on("status")] == [b"online", b"stopped"]
+
+
+def test_lines_that_are_lost_are_no_fault_of_the_machine(bundle_of: Callable[[float], Path]) -> None:
+    """However many in a row: few are filled, more are a gap; what is filled must not look like a fault."""
+    bundle = load_bundle(bundle_of(RATE_HZ))
+    rows = np.array([[float(value) for value in line.split(",")[1:]] for line in LINES[:200]])
+    times = 1.78e9 + np.arange(len(rows)) / RATE_HZ
+    raised = set()
+    for lost in range(2 * WINDOW):
+        for at in range(100, 140, 3):
+            there = np.ones(len(rows), np.bool_)
+            there[at : at + lost] = False
+            line = AssetLine("m", bundle, bundle.manifest.channels)
+            for part in np.array_split(np.flatnonzero(there), 40):
+                found = line.feed(SampleBlock(times[part], rows[part]))
+                raised |= {lost for scored in found if any(change.cause == "model" for change in scored.transitions)}
+    assert raised == set()
 
 
 @pytest.mark.alone

@@ -294,7 +294,8 @@ def _grid(data: ds.Dataset, length: int, hop: int, options: TrainOptions) -> tup
     weights = tuple(channel_weights(options.channel_weights, data.channels, data.groups).tolist())
     if span == 1 and kind == "slow":
         why = "a quarter of a window is no more than a hop"
-    rate_hz, gap_s = data.sample_rate_hz, data.max_gap_s
+    rate_hz = data.sample_rate_hz
+    gap_s = min(data.max_gap_s, max(1, length // 4) / rate_hz)  # what is made up must not decide on a window
     grid = Grid(data.channels, rate_hz, gap_s, length, hop, span, weights=weights, groups=data.groups)
     return grid, Choice("smoothing", f"{span} windows" if span > 1 else "none", why)
 
