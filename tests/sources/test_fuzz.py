@@ -139,8 +139,8 @@ def test_any_scans_of_an_iio_buffer_give_numbers(device: Any) -> None:
         data = random.bytes(random.integers(1, 2000))
         sent += len(data)
         device.send(data)
-        block = source.read(0.05)
-        assert np.isfinite(block.values).all() and np.isfinite(block.time_s).all()
-        rows += len(block)
+        while len(block := source.read(0.0)):  # a block ends where the stamps go back: there are many
+            assert np.isfinite(block.values).all() and np.isfinite(block.time_s).all()
+            rows += len(block)
     source.close()
     assert rows > 0
