@@ -133,9 +133,17 @@ class Scores:
         return len(self.value)
 
     def share(self) -> Floats:
-        """(K, C) each channel's part of its window's score, rows sum to 1 (0 where the score is 0)."""
-        total = np.where(self.value > 0, self.value, 1.0)
-        return self.per_channel / total[:, None]
+        """(K, C) each channel's part of its window's score, rows sum to 1 (0 where the score is 0).
+
+        Of a score that is not finite, channels that are not finite themselves have equal parts.
+        """
+        part, total = self.per_channel, np.where(self.value > 0, self.value, 1.0)
+        if not np.isfinite(total).all() or np.isnan(self.value).any():
+            beyond = ~np.isfinite(part)
+            most = np.maximum(np.where(beyond, 0.0, part).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            part = np.where(beyond.any(axis=1, keepdims=True), beyond, part / most)
+            total = np.maximum(part.sum(axis=1), np.finfo(np.float64).tiny)
+        return part / total[:, None]
 
 
 @dataclass(frozen=True, slots=True)

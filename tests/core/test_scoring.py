@@ -295,3 +295,15 @@ def test_a_wild_value_gives_a_large_and_finite_score(small: Bundle) -> None:
     given[0, 3, 0], given[1, 3, 0] = 1e15, -1e15
     scores = small.scorer().score(given)
     assert np.isfinite(scores.value).all() and (scores.ratio > 100).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_parts_of_a_score_that_is_not_finite_are_those_of_the_channels_that_are_not():
+    split = np.array([[np.inf, 1.0, 3.0], [np.nan, np.inf, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 0.0], [1e308, 1e308, 0.0]])
+    with np.errstate(over="ignore"):
+        value = split.sum(axis=1)
+    scores = Scores(value, value, split)
+    parts = [[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0], [0, 0, 0], [0.5, 0.5, 0]]
+    np.testing.assert_allclose(scores.share(), parts)
+    smooth = Smoother(5, Threshold(1.0)).update(scores)
+    np.testing.assert_allclose(smooth.share()[[0, 2, 4]], [parts[0], parts[2], parts[4]])

@@ -43,9 +43,10 @@ def test_scores_that_wander_over_blocks_of_time_are_less_stable_whatever_their_s
     assert stability(1e6 * wandering, 1e6 * anomalies) == stability(wandering, anomalies)
 
 
-def test_scores_that_find_nothing_have_no_stability_and_too_few_to_tell_are_held_for_stable() -> None:
+def test_scores_that_find_nothing_have_no_stability_and_of_too_few_it_is_not_known() -> None:
     assert stability(np.arange(100.0), np.zeros(50)) == 0.0
-    assert stability(np.arange(10.0), np.zeros(50)) == 1.0
+    assert stability(np.arange(10.0), np.zeros(50)) is None
+    assert replace(TOGETHER, stability=None).worth == replace(TOGETHER, stability=1.0).worth
 
 
 def test_seeds_agree_by_the_order_of_their_scores() -> None:

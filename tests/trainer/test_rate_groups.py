@@ -98,6 +98,16 @@ def test_the_bundle_has_both_groups_and_their_join(trained: Trained) -> None:
     assert [grade.name for grade in trained.result.quality.channels] == ["temperature", "load", "vibration_x"]
 
 
+def test_groups_whose_golden_rows_would_be_too_many_are_told(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = rate_groups.load(options)
+    assert rate_groups.golden_join(data)[1] == ()
+    monkeypatch.setattr(rate_groups, "GOLDEN_VALUES", 100)
+    join, (told,) = rate_groups.golden_join(data)
+    assert join is None and "a bundle holds 100" in told.why and "cannot check" in told.value
+
+
 def played(trained: Trained, folder: Path, fault: str) -> tuple[dict, list[dict]]:
     main, fast = motor(folder / (fault or "calm"), FAULTY if fault else 100, 7, fault)
     events = folder / f"{fault}.jsonl"

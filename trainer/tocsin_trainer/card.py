@@ -112,7 +112,7 @@ def _candidates(result: TrainingResult) -> str:
     fitted = [
         (
             c.title, c.precision, f"{c.bytes:,}", f"{c.worth:.3f}", f"{c.gate.auc_float:.4f}", f"{c.separation:.4f}",
-            f"{c.stability:.2f}", number(None if c.closed_form else c.agreement), part(c.gate.agreement), c.fitted_on,
+            number(c.stability), number(None if c.closed_form else c.agreement), part(c.gate.agreement), c.fitted_on,
             "ships" if c.chosen else why_not(c, result),
         )
         for c in result.candidates

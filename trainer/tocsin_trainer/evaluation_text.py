@@ -42,10 +42,10 @@ def promise_words(evaluation: Evaluation) -> list[str]:
     if promise is None:
         return []
     refused = f"; {rate_text(promise.asked)} was asked for and could not be promised" if promise.refused else ""
-    said = f"{promise.measured(evaluation.tally())}{refused}"
     if evaluation.labelled:
-        return [f"false alarms: {said}"]
-    return [f"alarms: {said.replace('normal running', 'running')} (false only if the machine was well)"]
+        return [f"false alarms: {promise.measured(evaluation.tally())}{refused}"]
+    counted = promise.measured(evaluation.tally(), "running")
+    return [f"alarms: {counted}{refused} (false only if the machine was well)"]
 
 
 def alarm_words(evaluation: Evaluation) -> str:

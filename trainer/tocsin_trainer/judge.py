@@ -228,7 +228,7 @@ class Judge:
         seen = np.stack(scores) / np.array(plain.normalisers)[:, None]
         return replace(plain, weights=tuple(stacked_weights(seen, self._label).tolist()))
 
-    def _stability(self, normal: Normal, how: Mix, injected: Floats) -> float:
+    def _stability(self, normal: Normal, how: Mix, injected: Floats) -> float | None:
         chosen = normal.once or range(len(normal.stretches))
         courses = how(tuple(tuple(each[k] for k in chosen) for each in normal.converted))
         return stability(np.concatenate([each.value for each in courses]), injected)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tocsin_trainer.markup import part
+from tocsin_trainer.markup import number, part
 from tocsin_trainer.reasons import RULE
 from tocsin_trainer.results import Progress as Report
 from tocsin_trainer.results import TrainingResult
@@ -97,7 +97,7 @@ def candidate_table(result: TrainingResult) -> str:
     rows: list[tuple[object, ...]] = [
         (
             ("→ " if c.chosen else "  ") + c.title, c.precision, f"{c.bytes / 1024:.1f}", f"{c.latency_us:.0f}",
-            f"{c.worth:.3f}", f"{c.separation:.3f}", f"{c.stability:.2f}", part(c.gate.agreement),
+            f"{c.worth:.3f}", f"{c.separation:.3f}", number(c.stability), part(c.gate.agreement),
             c.threshold.value, f"{c.seconds:.1f} s",
         )
         for c in ranked

@@ -32,7 +32,7 @@ FEWEST = 8  # windows a block
 HIGH = 0.95  # quantile of a block's scores, over which an anomaly would be found
 
 
-def stability(normal: Floats, injected: Floats) -> float:
+def stability(normal: Floats, injected: Floats) -> float | None:
     """Part of the anomalies that are found with a usual block of time that is still found with the worst one.
 
     Each block's upper quantile is taken for a limit: of scores that wander, one block's limit hides what another's
@@ -43,7 +43,7 @@ def stability(normal: Floats, injected: Floats) -> float:
         injected: (M,) scores of windows with made-up anomalies.
 
     Returns:
-        0 to 1; 1 where there is too little to make two blocks of.
+        0 to 1; None where there is too little to make two blocks of.
 
     >>> anomalies = np.linspace(0.0, 10.0, 101)
     >>> steady, wandering = np.tile([1.0, 2.0], 40), np.repeat([1.0, 1.0, 2.0, 2.0, 6.0], 16)
@@ -52,7 +52,7 @@ def stability(normal: Floats, injected: Floats) -> float:
     """
     blocks = min(BLOCKS, len(normal) // FEWEST)
     if blocks < 2:
-        return 1.0
+        return None
     limits = [np.quantile(block, HIGH) for block in np.array_split(normal, blocks)]
     found = np.array([np.mean(injected > limit) for limit in limits])
     usual = float(np.median(found))
@@ -161,7 +161,8 @@ def _lead(candidate: Candidate, usual: Candidate) -> float:
 
 def _told(candidate: Candidate) -> str:
     facts = [f"worth {candidate.worth:.3f}", f"separation {candidate.separation:.3f}"]
-    facts.append(f"stability {candidate.stability:.2f}")
+    if candidate.stability is not None:
+        facts.append(f"stability {candidate.stability:.2f}")
     if networks(candidate) and candidate.agreement is not None:
         facts.append(f"agreement of two seeds {candidate.agreement:.2f}")
     return ", ".join(facts)

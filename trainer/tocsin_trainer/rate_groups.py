@@ -105,10 +105,10 @@ def load_test(options: TrainOptions, data: ds.Dataset) -> ds.Dataset | None:
     return _joined(sources, data.groups, files)
 
 
-def golden_join(data: ds.Dataset) -> GoldenJoin | None:
-    """The first samples of each group, so many that two rows can be joined; None where that would be too many."""
+def golden_join(data: ds.Dataset) -> tuple[GoldenJoin | None, tuple[Choice, ...]]:
+    """The first samples of each group, so many that two rows can be joined, and why there are none where groups are."""
     if data.groups is None:
-        return None
+        return None, ()
     first = data.stretches[0]
     second = min(1, len(first) - 1)
     until = float(first.read(second, second + 1).time_s[0])
@@ -126,14 +126,21 @@ def golden_join(data: ds.Dataset) -> GoldenJoin | None:
                     if block.time_s[-1] > until:
                         break
         samples.append(SampleBlock(np.concatenate(times), np.concatenate(values)))
+    many = sum(part.values.size + len(part) for part in samples)
+    if many > GOLDEN_VALUES:
+        return None, (_not_checked(f"two rows take {many:,} numbers, and a bundle holds {GOLDEN_VALUES:,}"),)
     try:
         check_golden(data.groups, tuple(samples))
-    except ValueError:
-        return None
-    if sum(part.values.size + len(part) for part in samples) > GOLDEN_VALUES:
-        return None
+    except ValueError as error:
+        return None, (_not_checked(str(error)),)
     rows = joined(data.groups, tuple(samples))
-    return GoldenJoin(tuple(samples), rows) if len(rows) else None
+    if not len(rows):
+        return None, (_not_checked("the first samples of the groups make no row"),)
+    return GoldenJoin(tuple(samples), rows), ()
+
+
+def _not_checked(why: str) -> Choice:
+    return Choice("golden rows of groups", "none: a device cannot check that it joins them as here", why)
 
 
 def choose_groups(

@@ -22,7 +22,7 @@ def candidates(result: TrainingResult) -> str:
             "ships" if c.chosen else why_not(c, result),
             f"{c.worth:.3f}",
             f"{c.gate.auc_float:.3f} → {c.separation:.3f}",
-            f"{c.stability:.2f}",
+            "too short to tell" if c.stability is None else f"{c.stability:.2f}",
             DASH if c.closed_form else "not measured" if c.agreement is None else f"{c.agreement:.2f}",
             *([_pair(c.figures_float.get("vus_pr"), c.figures.get("vus_pr"))] if labelled else []),
             c.precision,

@@ -1,5 +1,6 @@
 """What a training run found, as values: `evaluate` and `train` make them, `report` and `metrics.json` show them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,7 +182,8 @@ class Candidate:
         chosen: it ships.
         why_not: why another one ships; empty: the report says what the numbers say.
         beside: fitted to compare with, see `tocsin_trainer.comparison`; it never ships.
-        stability: of its scores over blocks of time, 0 to 1, see `tocsin_trainer.ranking`.
+        stability: of its scores over blocks of time, 0 to 1; None where the recording is too short to tell, see
+            `tocsin_trainer.ranking`.
         agreement: with a model of another seed, 0 to 1; None where it was not measured.
         combination: of several members, one of `tocsin_trainer.options.COMBINE`; empty for a single one.
         fitted_on: which rows of normal running its weights come from, in words.
@@ -209,7 +211,7 @@ class Candidate:
     chosen: bool = False
     why_not: str = ""
     beside: bool = False
-    stability: float = 1.0
+    stability: float | None = None
     agreement: float | None = None
     combination: str = ""
     fitted_on: str = ""
@@ -223,10 +225,10 @@ class Candidate:
     def worth(self) -> float:
         """What ranks it, ½ to 1: what it tells apart beyond chance, less what wandering and luck take of that.
 
-        An agreement that is not known counts 1.
+        A stability or an agreement that is not known counts 1.
         """
-        known = 1.0 if self.agreement is None else self.agreement
-        return 0.5 + (self.separation - 0.5) * self.stability * known
+        known = [part for part in (self.stability, self.agreement) if part is not None]
+        return 0.5 + (self.separation - 0.5) * math.prod(known)
 
     @property
     def closed_form(self) -> bool:

@@ -188,7 +188,7 @@ def keep(tracker: Tracker, result: TrainingResult, files: Sequence[Path]) -> Non
         key = f"{c.family}.{c.combination}" if c.combination else c.family  # no tracker takes every letter
         found = {
             "separation": c.separation,
-            "stability": c.stability,
+            **({} if c.stability is None else {"stability": c.stability}),
             "kib": c.bytes / 1024,
             "window_us": c.latency_us,
             "seconds": c.seconds,

@@ -112,7 +112,9 @@ def train(
     progress("export", 0, 1, "")
     options.out.mkdir(parents=True, exist_ok=True)
     golden = golden_vectors(shipped.scorer, seen.fit[:MAX_GATE_WINDOWS], seen.injected)
-    golden = replace(golden, join=rate_groups.golden_join(data))
+    join, no_join = rate_groups.golden_join(data)
+    golden = replace(golden, join=join)
+    result = replace(result, choices=(*result.choices, *no_join))
     models = tuple(
         MemberModel(each.family, each.rung, member)
         for each, member in zip(shipped.members, shipped.scorer.members, strict=True)
@@ -171,15 +173,15 @@ def _candidates(
     judge = Judge(seen, run.grid, run.options, split, labelled)
     with Converter() as converter:  # it loads tensorflow while the families are fitted
         built, normal, left_out = _build(data, seen, converter, run)
-    run.progress("judge", 0, 1, "")
-    groups = _groups(built, normal, run)
-    judged = [judge.candidate(group, _together(group, normal), combine) for group, combine in groups]
-    budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
-    candidates = [replace(candidate, why_not=budget.over(cost(candidate))) for candidate, _ in judged]
-    for k, (group, _) in enumerate(groups):
-        if not {each.family for each in group} <= set(run.options.families):
-            candidates[k] = replace(candidates[k], beside=True, why_not=NOT_ASKED)
-    place, why = _chosen(candidates, built, data, seen, run)
+        run.progress("judge", 0, 1, "")
+        groups = _groups(built, normal, run)
+        judged = [judge.candidate(group, _together(group, normal), combine) for group, combine in groups]
+        budget = DeviceBudget(run.options.max_kib, run.options.max_ms)
+        candidates = [replace(candidate, why_not=budget.over(cost(candidate))) for candidate, _ in judged]
+        for k, (group, _) in enumerate(groups):
+            if not {each.family for each in group} <= set(run.options.families):
+                candidates[k] = replace(candidates[k], beside=True, why_not=NOT_ASKED)
+        place, why = _chosen(candidates, built, data, seen, converter, run)
     candidates[place] = replace(candidates[place], chosen=True)
     against = compared(tuple(candidates))
     made = [Choice("model", candidates[place].title, why if against is None else f"{why}; {against.sentence()}")]
@@ -258,7 +260,12 @@ def _asked(run: Run) -> bool:
 
 
 def _chosen(
-    candidates: list[Candidate], built: tuple[Built, ...], data: ds.Dataset, seen: Parts, run: Run
+    candidates: list[Candidate],
+    built: tuple[Built, ...],
+    data: ds.Dataset,
+    seen: Parts,
+    converter: Converter,
+    run: Run,
 ) -> tuple[int, str]:
     """Place of the one that ships, and why; where that is a network, another seed has to agree: it is measured here."""
     panel = inputs.panel(run.inputs.kind, len(run.grid.channels))
@@ -270,7 +277,7 @@ def _chosen(
         unknown = [family for family in networks(candidates[place]) if family not in known]
         if not unknown or sum(not candidate.beside for candidate in candidates) == 1:
             return place, why
-        known |= {each.family: twins_agree(each, seen, run) for each in built if each.family in unknown}
+        known |= {each.family: twins_agree(each, seen, converter, run) for each in built if each.family in unknown}
         for k, candidate in enumerate(candidates):
             found = [known.get(family) for family in networks(candidate)]
             if found and None not in found:

@@ -13,12 +13,13 @@ from tocsin_trainer.ranking import agreement
 from tocsin_trainer.trackers import Untracked
 
 
-def twins_agree(network: Built, parts: Parts, run: Run) -> float:
+def twins_agree(network: Built, parts: Parts, converter: Converter, run: Run) -> float:
     """Rank correlation, 0 to 1, of the float scores of two seeds, on normal windows and made-up anomalies.
 
     Args:
         network: as it was trained.
         parts: windows that it was trained and is judged on.
+        converter: of the run.
         run: of which it is a step; costs as long as the first training took.
     """
     run.progress("second seed", 0, 1, network.family)
@@ -26,9 +27,8 @@ def twins_agree(network: Built, parts: Parts, run: Run) -> float:
     fitting = replace(options.fitting, work=None, resume=False)
     other = replace(run, options=replace(options, seed=options.seed + 1, fitting=fitting), tracker=Untracked())
     model, preprocessor, shown = fitted(network.family, parts.fit, parts.validation, other)
-    with Converter() as converter:
-        converter.add(model, shown)
-        exact = converter.convert(model, "float32")
+    converter.add(model, shown)
+    exact = converter.convert(model, "float32")
     twin = replace(network, fitted=model, preprocessor=preprocessor, exact=exact)
     return agreement(*(_scores(each, parts, run) for each in (network, twin)))
 

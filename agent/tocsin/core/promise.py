@@ -113,9 +113,9 @@ class Tally:
         high = (n + 1) * (1 - 1 / (9 * (n + 1)) + NINE_IN_TEN / (3 * math.sqrt(n + 1))) ** 3
         return low / self.hours, high / self.hours
 
-    def sentence(self) -> str:
-        """The count and its rate, in words."""
-        many = f"{self.episodes} alarm{'s' * (self.episodes != 1)} in {hours_text(self.hours)} of normal running"
+    def sentence(self, of: str = "normal running") -> str:
+        """The count and its rate, in words; `of` says what was counted in."""
+        many = f"{self.episodes} alarm{'s' * (self.episodes != 1)} in {hours_text(self.hours)} of {of}"
         low, high = self.between()
         if not self.hours:
             return many
@@ -176,17 +176,18 @@ class Promise:
             return False
         return mean <= 0 or _surprising(episodes, mean)
 
-    def measured(self, tally: Tally) -> str:
-        """What was counted beside what is promised, in words."""
+    def measured(self, tally: Tally, of: str = "normal running") -> str:
+        """What was counted, in running of that kind, beside what is promised, in words."""
+        counted = tally.sentence(of)
         expected = f"expected {estimate_text(self.low, self.high)}"
         if self.broken_by(tally.episodes, tally.hours):
-            return f"{tally.sentence()}: more than {'expected' if self.refused else 'promised'} ({expected})"
+            return f"{counted}: more than {'expected' if self.refused else 'promised'} ({expected})"
         low, high = tally.between()
         if low > self.high or (tally.hours > 0 and high < self.low):
-            return f"{tally.sentence()}: {'more' if low > self.high else 'less'} than expected ({expected})"
+            return f"{counted}: {'more' if low > self.high else 'less'} than expected ({expected})"
         few = "" if high <= SHARP * self.high else ", too short to tell more"
         kept = "as expected, nothing was promised" if self.refused else "as promised"
-        return f"{tally.sentence()}: {kept} ({expected}){few}"
+        return f"{counted}: {kept} ({expected}){few}"
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form, with the sentence for who reads it."""

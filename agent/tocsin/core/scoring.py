@@ -272,7 +272,9 @@ class Smoother:
             self._course.append(last)
         ratio = np.exp(smooth)
         value = ratio * limit
-        return Scores(value, ratio, scores.share() * value[:, None], scores.mode)
+        usable = np.isfinite(value)[:, None]
+        split = np.where(usable, scores.share() * np.where(usable, value[:, None], 0.0), scores.per_channel)
+        return Scores(value, ratio, split, scores.mode)
 
 
 def limits_of(threshold: Threshold, scores: Scores) -> Floats:
