@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.device_clock import ALARM
 from tocsin.alarms.expression import parse
+from tocsin.alarms.hold_off import HOLD_OFF_S
 from tocsin.alarms.lifecycle import Handling
 from tocsin.alarms.limits import ChannelOverride
 from tocsin.alarms.plan import SHELF_LIMIT_S, Condition, Plan
@@ -103,6 +104,9 @@ class AlarmSettings(Settings):
     on_m: int | None = Field(None, ge=1, description="… of this many, that raise it")
     off_delay: int | None = Field(None, ge=1, description="windows in a row below clear_ratio that clear it")
     clear_ratio: float | None = Field(None, gt=0, le=1)
+    hold_off: Seconds = Field(
+        HOLD_OFF_S, ge=0, description="an alarm is over when its condition has been off for so long; 0: at once"
+    )
 
     auto_ack: bool = Field(
         True, description="an alarm is over when its condition is; false: when it is acknowledged too"

@@ -17,6 +17,7 @@ import numpy as np
 
 from tocsin.alarm_count import AlarmCount
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.hold_off import HoldOff
 from tocsin.alarms.stale import Staleness
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
@@ -72,7 +73,8 @@ class AssetWorker:
         seed: int | None = None,
     ) -> None:
         self.asset = settings.id
-        self._settings, self._bundle, self._report = settings, bundle, report
+        self._settings, self._bundle, self._desk = settings, bundle, report
+        self._hold_off = HoldOff(settings.alarm.hold_off)
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
         self._outbox, self._record = outbox, record
         self._count: AlarmCount | None = None
@@ -188,6 +190,9 @@ class AssetWorker:
         try:
             self._serve_again_and_again()
         finally:
+            if not self._stopping.is_set():  # a condition that ended before a restart ends again after it
+                for told in self._hold_off.finish():
+                    self._desk(told)
             if self._feeds is not None:
                 self._feeds.stop()
             if self._count is not None:
@@ -292,6 +297,15 @@ class AssetWorker:
                 log.info("%s: the recording has ended", self.asset)
                 return
 
+    def _report(self, transition: Transition) -> None:
+        """Tells the desk, once an end has lasted."""
+        for told in self._hold_off.take(transition):
+            self._desk(told)
+
+    def _pass_time(self, time_s: float) -> None:
+        for told in self._hold_off.advance(time_s):
+            self._desk(told)
+
     def _active(self) -> frozenset[str]:
         """Conditions of the asset that are on, from before a restart or a failure."""
         return frozenset(alarm for alarm in self._settings.alarm_ids() if self._is_active(alarm))
@@ -365,6 +379,8 @@ class AssetWorker:
         if windows:
             self._inference_ms.append(taken_ms / windows)
         self._tell_all(parts, line, taken_ms / max(1, windows))
+        if len(block) and (self._feeds is None or self._feeds.live):  # recordings of groups run apart until joined
+            self._pass_time(float(block.time_s[-1]))
 
     def _tell_all(self, parts: list[Scored], line: AssetLine, inference_ms: float) -> None:
         assert self._count is not None
@@ -374,6 +390,8 @@ class AssetWorker:
             self._count.take(part)
             for transition in part.transitions:
                 self._report(transition)
+            if len(part.windows):
+                self._pass_time(float(part.windows.end_s[-1]))
             self._tell(part, inference_ms)
 
     def _tell(self, part: Scored, inference_ms: float) -> None:

@@ -75,7 +75,8 @@ def agents(tmp_path: Path) -> Iterator[Agents]:
 
 def asset(name: str = "pump-1", speed: float = 0, **others: Any) -> dict[str, Any]:
     source = {"type": "replay", "files": [str(DATA / "faults.csv")], "speed": speed}
-    return {"id": name, "bundle": str(DATA / "small.tocsin"), "source": source, **others}
+    at_once = {"hold_off": 0}  # faults of the recording follow one another within a minute
+    return {"id": name, "bundle": str(DATA / "small.tocsin"), "source": source, "alarm": at_once, **others}
 
 
 def endless(name: str = "pump-2") -> dict[str, Any]:
@@ -178,7 +179,7 @@ def test_what_was_acknowledged_over_mqtt_is_acknowledged_after_a_kill(
 ) -> None:
     broker.start()
     consumer = consume(broker.port)
-    kept = asset(alarm={"auto_ack": False})
+    kept = asset(alarm={"auto_ack": False, "hold_off": 0})
     process = agents.start(agents.configure(broker.port, kept, endless()))
     until(lambda: len(events(consumer)) == 2 * FAULTS)  # each fault after the first comes back to an alarm that waits
     assert [events(consumer)[-1]["after"][key] for key in ("state", "count")] == ["rtn_unacked", FAULTS]

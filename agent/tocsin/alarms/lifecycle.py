@@ -147,6 +147,12 @@ class Step:
     after: Alarm
     cause: Happening
 
+    @property
+    def flaps(self) -> bool:
+        """The condition came again before its end was believed: it is counted, and nobody has to be told."""
+        before, after = self.before, self.after
+        return before is not None and after.flaps > before.flaps and after.state is before.state
+
 
 def take(alarm: Alarm | None, happening: Happening, new_id: str) -> Step | None:
     """The step that an event makes.

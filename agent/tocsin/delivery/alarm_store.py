@@ -1,7 +1,8 @@
 """Where alarms are kept: what one step changes, in one transaction.
 
 ```
- Step ─► alarm table · audit table · event/alarm · alarm/<alarm> retained · event/audit, where it was not a detector
+ Step ─► alarm table · alarm/<alarm> retained · audit table · event/alarm · event/audit, where it was not a detector
+         └──── all that a flap does ────┘
 ```
 """
 
@@ -56,9 +57,10 @@ class AlarmStore:
         state = b"" if ended else alarm_body(step.after, quality).encode()
         event = alarm_change(step, quality).encode()
         with self._outbox.transaction():
-            self.audit(audit_of(step), told=step.cause.event not in _OF_DETECTORS)
             self._outbox.keep_alarm(alarm, None if ended else _ALARM.dump_json(step.after))
-            self._outbox.put(EVENT_ALARM, event, priority=Priority.ALARM)
+            if not step.flaps:
+                self.audit(audit_of(step), told=step.cause.event not in _OF_DETECTORS)
+                self._outbox.put(EVENT_ALARM, event, priority=Priority.ALARM)
             self._outbox.put(alarm_topic(alarm), state, retain=True, priority=Priority.ALARM)
 
     def audit(self, entry: AuditBody, told: bool = True) -> None:
