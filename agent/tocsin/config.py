@@ -95,6 +95,12 @@ class MqttSettings(BrokerSettings):
         description="what may be asked on `cmd/<command>`, by whom the broker lets publish there; [] for nothing",
     )
     commands_per_min: int = Field(60, ge=1, le=6000, description="requests that are taken; more are refused")
+    commands_kept: Seconds = Field(
+        86_400.0, ge=0, le=2**32 - 1, description="the broker keeps requests so long for a device that is away; 0: none"
+    )
+    groups: tuple[Id, ...] = Field(
+        (), description="this device does what `_group/<group>/cmd/<command>` asks; it is in the group `all` anyway"
+    )
 
 
 class AlarmSettings(Settings):

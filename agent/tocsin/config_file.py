@@ -311,6 +311,8 @@ mqtt:
   # health_interval_s: 60s
   # commands: [ack, shelve, unshelve, identify]   # that may be asked over MQTT; [] for none
   # commands_per_min: 60
+  # commands_kept: 24h         # the broker keeps requests so long for a device that is away; 0: not
+  # groups: [press-shop]       # asked together, by _group/press-shop/cmd/<command>; `all` anyway
 
 # alarms:
 #   shelve_limit: 24h          # longest time that an alarm can be shelved

@@ -32,7 +32,7 @@ from tocsin.delivery.clock import time_quality
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.requests import Requests
-from tocsin.delivery.wire import AssetInfo, Health, Info, number, rfc3339
+from tocsin.delivery.wire import EVERY_DEVICE, AssetInfo, Health, Info, number, rfc3339
 from tocsin.errors import BundleError, DataError, TocsinError
 from tocsin.recording import Recording
 from tocsin.records import Change, Transition
@@ -373,4 +373,5 @@ def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
         os=system.os_name(),
         assets=assets,
         commands=list(settings.mqtt.commands),
+        groups=[*settings.mqtt.groups, EVERY_DEVICE],
     )

@@ -32,7 +32,7 @@ def agent(folder: Path, port: int, recording: dict[str, Any] | None) -> Agent:
         "state_dir": str(folder / "state"),
         "mqtt": {"host": "127.0.0.1", "port": port},
         "recording": recording,
-        "assets": [{"id": "pump-1", "bundle": str(DATA / "small.tocsin"), "source": source}],
+        "assets": [{"id": "pump-1", "bundle": str(DATA / "small.tocsin"), "source": source, "alarm": {"hold_off": 0}}],
     }
     return Agent(AgentSettings.model_validate(document))
 

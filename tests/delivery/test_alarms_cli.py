@@ -72,6 +72,73 @@ def test_a_device_that_does_not_answer_is_told_as_such_with_exit_code_6(broker) 
     assert alarms("list", "--host", "127.0.0.1", "--port", broker.port).stderr == "no alarms\n"
 
 
+@pytest.mark.broker
+def test_a_group_is_asked_and_each_device_answers(device) -> None:
+    done = alarms("ack", "all", *device[:-2], "--group", "all", "--timeout", "2")
+    assert (done.returncode, done.stdout) == (0, f"{DEVICE}: {ALARM} is acked\n"), done.stderr
+    nobody = alarms("ack", "all", *device[:-2], "--group", "no-such", "--timeout", "0.5")
+    assert nobody.returncode == 6 and "is a device of that group" in nobody.stderr
+
+
+@pytest.mark.broker
+def test_what_is_asked_while_the_device_is_away_is_done_when_it_is_back_once(
+    broker, publish, outbox, transition, until
+) -> None:
+    broker.start()
+    plan = Plan({ALARM: Condition("pump-1", "model", Handling(auto_ack=False))})
+    desk = AlarmDesk(outbox, DEVICE, CONTEXTS, lambda: None, plan=plan)
+    desk.start()
+    desk.queue.put(transition(Change.RAISED, ALARM))
+    until(lambda: outbox.depth() == 2)
+    requests = Requests(DEVICE, ("ack",), 60, desk.order)
+    first = publish(broker.port, requests=requests)
+    until(lambda: first.statistics.connected and first.statistics.settled)
+    first.stop()
+    to = ("--host", "127.0.0.1", "--port", broker.port, "--device", DEVICE, "--timeout", "0.5")
+    away = [alarms("ack", ALARM, *to, "--by", by) for by in ("ann", "bob")]
+    assert [done.returncode for done in away] == [6, 6] and "when it is back" in away[0].stderr
+    assert desk.standing_alarms()[ALARM].acked_by is None
+    second = publish(broker.port, requests=requests)
+    until(lambda: desk.standing_alarms()[ALARM].acked_by is not None)
+    until(lambda: second.statistics.settled and len(outbox.audit()) == 3)
+    assert desk.standing_alarms()[ALARM].acked_by == "ann"
+    audit = [json.loads(line) for line in outbox.audit()][1:]
+    assert [(line["action"], line["by"], line["outcome"]) for line in audit] == [
+        ("ack", "ann", "done"), ("ack", "bob", "unchanged"),
+    ]  # fmt: skip
+    second.stop()
+    third = publish(broker.port, requests=requests)
+    until(lambda: third.statistics.connected and third.statistics.settled)
+    assert len(outbox.audit()) == 3, "the broker forgot what was done"
+    desk.stop()
+
+
+@pytest.mark.broker
+def test_an_occurrence_that_is_over_leaves_the_next_one_unacknowledged(
+    broker, publish, outbox, transition, until
+) -> None:
+    broker.start()
+    plan = Plan({ALARM: Condition("pump-1", "model")})
+    desk = AlarmDesk(outbox, DEVICE, CONTEXTS, lambda: None, plan=plan)
+    desk.start()
+    desk.queue.put(transition(Change.RAISED, ALARM))
+    requests = Requests(DEVICE, ("ack",), 60, desk.order)
+    until(lambda: outbox.depth() == 2)
+    first = publish(broker.port, requests=requests)
+    until(lambda: first.statistics.connected and first.statistics.settled)
+    first.stop()
+    to = ("--host", "127.0.0.1", "--port", broker.port, "--device", DEVICE, "--timeout", "0.5")
+    assert alarms("ack", ALARM, *to).returncode == 6
+    for change in (Change.CLEARED, Change.RAISED):
+        desk.queue.put(transition(change, ALARM))
+    until(lambda: len(outbox.audit()) == 3)
+    publish(broker.port, requests=requests)
+    until(lambda: len(outbox.audit()) == 4)
+    assert json.loads(outbox.audit()[-1])["outcome"] == "refused"
+    assert desk.standing_alarms()[ALARM].acked_by is None
+    desk.stop()
+
+
 def test_without_a_device_it_asks_for_one() -> None:
     done = alarms("ack", ALARM)
     assert done.returncode == 2 and "which device? give --device, or --config" in done.stderr

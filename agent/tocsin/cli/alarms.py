@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from tocsin.alarms.commands import ALL
 from tocsin.cli.mqtt import BROKER, broker_settings, decoded
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
 from tocsin.errors import BrokerError, TocsinError
@@ -136,26 +137,31 @@ def _asks(name: str, about: str, example: str, with_time: bool = False) -> Calla
         comment: str | None,
         timeout: float,
         as_json: bool,
+        group: str | None,
         for_: str | None = None,
     ) -> None:
         settings, own = broker_settings(path, host, port)
         to = device or own
-        if to is None:
-            raise click.UsageError("which device? give --device, or --config with the agent's file")
+        if to is None and group is None:
+            raise click.UsageError("which device? give --device, or --config with the agent's file; or --group")
         request = {"transaction": os.urandom(8).hex(), "alarm": alarm, "by": by, "comment": comment, "for": for_}
         form = {key: value for key, value in request.items() if value is not None}
-        reply = _reply(Access.read(settings), f"{settings.prefix}/{to}/cmd/{name}", form, timeout)
-        if as_json:
-            click.echo(json.dumps(reply, ensure_ascii=False))
-        error = reply.get("error")
-        if isinstance(error, dict):
-            raise RefusedError(f"{to}: {error.get('code')}: {error.get('text')}")
-        if not as_json:
-            states = reply["data"]["alarms"]
-            for one, state in states.items():
-                click.echo(f"{one} is {state}")
-            if not states:
-                click.echo("no alarm waits for it")
+        access, prefix = Access.read(settings), settings.prefix
+        if group is None:
+            replies = {str(to): _reply(access, f"{prefix}/{to}", name, form, timeout)}
+        else:
+            replies = _replies(access, prefix, group, name, form, timeout)
+        refused = []
+        for one, reply in replies.items():
+            if as_json:
+                click.echo(json.dumps({"device": one} | reply, ensure_ascii=False))
+            error = reply.get("error")
+            if isinstance(error, dict):
+                refused.append(f"{one}: {error.get('code')}: {error.get('text')}")
+            elif not as_json:
+                _tell(reply["data"]["alarms"], "" if group is None else f"{one}: ")
+        if refused:
+            raise RefusedError("\n".join(refused))
 
     ask.__doc__ = f"{about}\n\n\\b\nExample:\n  tocsin alarms {example}\n"
     made = JSON(ask)
@@ -163,6 +169,7 @@ def _asks(name: str, about: str, example: str, with_time: bool = False) -> Calla
                         help="Seconds to wait for the device's reply.")(made)  # fmt: skip
     made = click.option("--comment", help="Goes with the alarm and into the audit.")(made)
     made = click.option("--by", default=_me, help="Who asks, for the audit.  [default: user@host]")(made)
+    made = click.option("-g", "--group", help="Ask every device of this group, or of `all`.")(made)
     if with_time:
         made = click.option("--for", "for_", required=True, metavar="TIME", help="How long: 30min, 8h, …")(made)
     return alarms.command(name=name.replace("_", "-"))(ALARM(BROKER(DEVICE(made))))
@@ -172,24 +179,64 @@ def _me() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"[:64]
 
 
-def _reply(access: Access, topic: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """What the device says to a request.
+def _tell(states: dict[str, str], of: str) -> None:
+    for one, state in states.items():
+        click.echo(f"{of}{one} is {state}")
+    if not states:
+        click.echo(f"{of}no alarm waits for it")
+
+
+def _reply(access: Access, device: str, name: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """What the device says to a request; an acknowledgement is of the occurrence that the broker shows now.
 
     Raises:
         BrokerError: nothing came in time.
     """
     with _linked(access) as link:
-        link.subscribe([f"{topic}/result"], timeout_s)
-        link.publish(topic, json.dumps(request))
-        for message in link.messages(timeout_s):
-            reply = decoded(message.payload)
-            if isinstance(reply, dict) and reply.get("transaction") == request["transaction"]:
-                return reply
-    status = topic.rpartition("/cmd/")[0] + "/status"
+        shown = f"{device}/alarm/{request['alarm']}"
+        if name == "ack" and request["alarm"] != ALL:
+            link.subscribe([shown], timeout_s)
+            seen = next((decoded(one.payload) for one in link.messages(SETTLE_S) if one.topic == shown), None)
+            if isinstance(seen, dict) and isinstance(seen.get("id"), str):
+                request = request | {"id": seen["id"]}
+        for _, reply in _asked(link, f"{device}/cmd/{name}", f"{device}/cmd/{name}/result", request, timeout_s):
+            return reply
     raise BrokerError(
-        f"{topic}: no reply within {timeout_s:g} s: is the device connected (tocsin mqtt sub -t {status}), and does "
-        "the broker let this user publish there? Whether it was done is not known: tocsin alarms list tells"
+        f"{device}/cmd/{name}: no reply within {timeout_s:g} s: is the device connected (tocsin mqtt sub -t "
+        f"{device}/status), and does the broker let this user publish there? A device that is away does it when it is "
+        "back, if `mqtt.commands_kept` says so; tocsin alarms list tells"
     )
+
+
+def _replies(
+    access: Access, prefix: str, group: str, name: str, request: dict[str, Any], timeout_s: float
+) -> dict[str, dict[str, Any]]:
+    """What each device of a group says within the time.
+
+    Raises:
+        BrokerError: none of them said anything.
+    """
+    with _linked(access) as link:
+        results, topic = f"{prefix}/+/cmd/{name}/result", f"{prefix}/_group/{group}/cmd/{name}"
+        came = {of.split("/")[-4]: reply for of, reply in _asked(link, topic, results, request, timeout_s)}
+    if not came:
+        raise BrokerError(
+            f"{topic}: no reply within {timeout_s:g} s: is a device of that group (`mqtt.groups`) connected, and does "
+            "the broker let this user publish there?"
+        )
+    return came
+
+
+def _asked(
+    link: Link, topic: str, results: str, request: dict[str, Any], timeout_s: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Publishes a request; topics and replies as they come, until the time is over."""
+    link.subscribe([results], timeout_s)
+    link.publish(topic, json.dumps(request))
+    for message in link.messages(timeout_s):
+        reply = decoded(message.payload)
+        if isinstance(reply, dict) and reply.get("transaction") == request["transaction"]:
+            yield message.topic, reply
 
 
 _HERE = "pump-1-anomaly -c tocsin.yaml"

@@ -55,6 +55,7 @@ class Received:
     retain: bool
     response_topic: str | None = None
     correlation: bytes | None = None
+    mid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,12 @@ class Access:
         )
 
     def connect(
-        self, client_id: str, put: Callable[[Event], object], will: Will | None = None, largest: int | None = None
+        self,
+        client_id: str,
+        put: Callable[[Event], object],
+        will: Will | None = None,
+        largest: int | None = None,
+        session_s: int = 0,
     ) -> "Connection":
         """Connects, with the first protocol that the broker speaks.
 
@@ -143,16 +149,18 @@ class Access:
             put: called with what happens on the connection, from its network thread; only to put it on a queue.
             will: published by the broker when the connection breaks.
             largest: bytes of a packet that the broker may send; only MQTT 5 can say so.
+            session_s: seconds for which the broker keeps messages of subscriptions while there is no connection
+                (with MQTT 3.1.1 for as long as it likes); each then has to be acknowledged. 0: it keeps none.
 
         Raises:
             BrokerError: unreachable, or it refuses this client.
         """
         for protocol in self.protocols[:-1]:
             try:
-                return Connection(self, protocol, client_id, put, will, largest)
+                return Connection(self, protocol, client_id, put, will, largest, session_s)
             except _UnsupportedError as error:
                 log.debug("%s; trying the next", error)
-        return Connection(self, self.protocols[-1], client_id, put, will, largest)
+        return Connection(self, self.protocols[-1], client_id, put, will, largest, session_s)
 
 
 class Connection:
@@ -174,17 +182,22 @@ class Connection:
         put: Callable[[Event], object],
         will: Will | None,
         largest: int | None = None,
+        session_s: int = 0,
     ) -> None:
         self.protocol, self._put, self._open = protocol, put, False
         self._answers: SimpleQueue[_Opened | Closed] = SimpleQueue()
-        self._client = client = self._make(access, protocol, client_id, will)
+        self._client = client = self._make(access, protocol, client_id, will, kept=session_s > 0)
         where = f"{access.host}:{access.port}"
         try:
             if protocol == "5":
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
                 if largest is not None:
                     properties.MaximumPacketSize = largest
-                client.connect(access.host, access.port, access.keepalive_s, clean_start=True, properties=properties)
+                if session_s:
+                    properties.SessionExpiryInterval = session_s
+                client.connect(
+                    access.host, access.port, access.keepalive_s, clean_start=not session_s, properties=properties
+                )
             else:
                 client.connect(access.host, access.port, access.keepalive_s)
         except (OSError, ValueError) as error:
@@ -205,10 +218,17 @@ class Connection:
             raise BrokerError(f"{where}: refused: {answer.reason}: check user, password and certificate")
         self.window = answer.receive_maximum
 
-    def _make(self, access: Access, protocol: Protocol, client_id: str, will: Will | None) -> Client:
+    def _make(self, access: Access, protocol: Protocol, client_id: str, will: Will | None, kept: bool) -> Client:
         version = _VERSIONS[protocol]
-        clean = None if protocol == "5" else True
-        client = Client(CallbackAPIVersion.VERSION2, client_id, clean, protocol=version, reconnect_on_failure=False)
+        clean = None if protocol == "5" else not kept
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            clean,
+            protocol=version,
+            reconnect_on_failure=False,
+            manual_ack=kept,
+        )
         client.suppress_exceptions = True
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(_IN_FLIGHT)
@@ -245,7 +265,8 @@ class Connection:
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         found = message.properties  # of MQTT 5
         response, correlation = getattr(found, "ResponseTopic", None), getattr(found, "CorrelationData", None)
-        self._put(Received(message.topic, bytes(message.payload), message.qos, message.retain, response, correlation))
+        body, mid = bytes(message.payload), message.mid
+        self._put(Received(message.topic, body, message.qos, message.retain, response, correlation, mid))
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
@@ -271,6 +292,10 @@ class Connection:
     def subscribe(self, topics: list[str]) -> None:
         """Asks for the messages of these filters, QoS 1."""
         self._client.subscribe([(topic, 1) for topic in topics])
+
+    def acknowledge(self, message: Received) -> None:
+        """Tells the broker to forget a message that it keeps for this session."""
+        self._client.ack(message.mid, message.qos)
 
     def close(self) -> None:
         """Says good-bye, so that the will is not published, and ends the network thread."""

@@ -7,7 +7,8 @@
 ```
 Rules: an unreachable broker is never fatal and is logged once a change, not once a try. Alarms wait in the outbox;
 scores (QoS 0) are dropped, and counted, while there is no connection. At every connect: `status`, `info`, the newest
-retained states, then what waits. Requests that come while there is no connection are not kept: no reply says so.
+retained states, then what waits. The broker keeps requests while there is no connection, for `commands_kept`; it
+forgets one when what became of it is on the disk.
 """
 
 import logging
@@ -35,6 +36,7 @@ from tocsin.delivery.drain import Drain
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import (
+    EVERY_DEVICE,
     OFFLINE,
     ONLINE,
     STOPPED,
@@ -44,6 +46,8 @@ from tocsin.delivery.wire import (
     MqttInfo,
     Score,
     Topics,
+    command_of,
+    group_commands,
     score_topic,
     stamp,
 )
@@ -68,6 +72,7 @@ class _Reply:
 
     request: Received
     payload: bytes
+    connection: Connection | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,9 @@ class Publisher:
         self._outbox, self._info, self._health = outbox, info, health
         self._drain = Drain(outbox)
         self._requests = requests if requests is not None and requests.allowed else None
+        self._session_s = int(settings.commands_kept) if self._requests is not None else 0
+        groups = (group_commands(settings.prefix, group) for group in (*settings.groups, EVERY_DEVICE))
+        self._commands = [self._topics.under("cmd/+"), *groups]
         self._inbox: SimpleQueue[Event | _Wake | _Reply | Info | tuple[str, Score]] = SimpleQueue()
         self._stopping = threading.Event()
         self._stop_by_s = 0.0
@@ -217,7 +225,7 @@ class Publisher:
 
     def _connect(self) -> None:
         will = Will(self._topics.under("status"), OFFLINE)
-        connection = self._access.connect(self._client_id, self._inbox.put, will)
+        connection = self._access.connect(self._client_id, self._inbox.put, will, session_s=self._session_s)
         self._connection, self._protocol = connection, connection.protocol
         self._connects += 1
         self._drain.connected(time.monotonic(), connection.window)
@@ -226,7 +234,7 @@ class Publisher:
         self._say("status", ONLINE)
         self._say_info(connection)
         if self._requests is not None:
-            connection.subscribe([self._topics.under("cmd/+")])
+            connection.subscribe(self._commands)
         self._next_health_s = 0.0
 
     def _say_info(self, connection: Connection) -> None:
@@ -277,14 +285,14 @@ class Publisher:
             return None
 
     def _take_request(self, request: Received) -> None:
-        command = request.topic.removeprefix(self._topics.under("cmd/"))
+        connection = self._connection
         if self._requests is not None:
             self._requests.take(
-                command,
+                command_of(request.topic),
                 request.payload,
                 request.retain,
                 time.monotonic(),
-                lambda payload: self._inbox.put(_Reply(request, payload)),
+                lambda payload: self._inbox.put(_Reply(request, payload, connection)),
             )
 
     def _answer(self, reply: _Reply) -> None:
@@ -292,10 +300,12 @@ class Publisher:
         request, connection = reply.request, self._connection
         if connection is None:
             return
-        connection.publish(f"{request.topic}/result", reply.payload, 1, False)
+        self._say(f"cmd/{command_of(request.topic)}/result", reply.payload, retain=False)
         to, own = request.response_topic, self._topics.under("")
         if to and not to.startswith((own, "$")) and not set(to) & set("+#\0"):
             connection.publish(to, reply.payload, 1, False, correlation=request.correlation)
+        if self._session_s and reply.connection is connection:
+            connection.acknowledge(request)
 
     def _send_due(self, now_s: float) -> None:
         for row, waited in self._drain.due(now_s):

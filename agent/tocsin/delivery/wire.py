@@ -8,6 +8,8 @@
 <prefix>/<device>/alarm/<alarm>    AlarmMessage                   retained; empty = gone
 <prefix>/<device>/event/alarm      AlarmEvent
 <prefix>/<device>/event/audit      AuditEvent
+<prefix>/<device>/cmd/<command>    a request; its Reply on …/result
+<prefix>/_group/<group>/cmd/<command>   the same for every device of a group; all devices are in `all`
 ```
 Rules: times are RFC 3339, UTC, with ms and `Z`; numbers are finite, what cannot be is null. What goes through the
 outbox has an `Envelope` at its top level, put there at sending; consumers drop duplicates on (device, boot, seq).
@@ -28,6 +30,7 @@ from tocsin.delivery.clock import TimeQuality
 from tocsin.records import Contribution
 
 SCHEMA: Literal[1] = 1
+EVERY_DEVICE = "all"  # the group
 ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
 EVENT_ALARM, EVENT_AUDIT = "event/alarm", "event/audit"
 MAX_CONTRIBUTIONS = 8
@@ -67,6 +70,20 @@ def alarm_topic(alarm: str) -> str:
 def score_topic(asset: str) -> str:
     """Tail of an asset's scores."""
     return f"score/{asset}"
+
+
+def group_commands(prefix: str, group: str) -> str:
+    """Filter of what a group is asked."""
+    return f"{prefix}/_group/{group}/cmd/+"
+
+
+def command_of(topic: str) -> str:
+    """The last level of a command's topic.
+
+    >>> command_of("tocsin/edge-1/cmd/ack"), command_of("tocsin/_group/all/cmd/a/b")
+    ('ack', 'a/b')
+    """
+    return topic.rpartition("/cmd/")[2]
 
 
 def rfc3339(time_s: float) -> str:
