@@ -26,7 +26,7 @@ from tocsin.alarms.lifecycle import BACK, TABLE
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
 from tocsin.delivery.requests import AlarmRequest, Reply, ShelveRequest
-from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, AuditEvent, Health, Info, Score, Wire
+from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, AuditEvent, FloodEvent, Health, Info, Score, Wire
 from tocsin_trainer.metrics_file import schema
 
 DOCS = Path(__file__).parent
@@ -36,6 +36,7 @@ MADE = "<!-- made by docs/make_reference.py: change the code instead -->\n"
 MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic under <prefix>/<device>/, how it is sent
     "alarm-event": (AlarmEvent, "event/alarm", "QoS 1, through the outbox; one at every change of an alarm"),
     "audit-event": (AuditEvent, "event/audit", "QoS 1, through the outbox; one for each command, shelf that ends, …"),
+    "flood-event": (FloodEvent, "event/flood", "QoS 1, through the outbox; once when many alarms begin, once after"),
     "alarm": (AlarmMessage, "alarm/<alarm>", "QoS 1, through the outbox, retained; empty when the alarm has ended"),
     "score": (Score, "score/<asset>", "QoS 0, only while connected; one for each window"),
     "info": (Info, "info", "QoS 1, retained; at every connect"),

@@ -21,8 +21,10 @@ from queue import Empty, SimpleQueue
 
 from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState, ulid
 from tocsin.alarms.commands import ALL, Answer, Command, Refusal, asked, waits_for_ack
+from tocsin.alarms.flood import FloodWatch
 from tocsin.alarms.lifecycle import Event, Happening, Kind, Step, take
 from tocsin.alarms.plan import Condition, Plan
+from tocsin.alarms.sentence import flood_sentence
 from tocsin.delivery.alarm_store import AlarmStore
 from tocsin.delivery.clock import TimeQuality, time_quality
 from tocsin.delivery.outbox import Outbox
@@ -104,6 +106,7 @@ class AlarmDesk:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alarm-desk", daemon=True)
         self._standing, self._failed = self._store.restore()
+        self._floods = FloodWatch()
 
     def start(self) -> None:
         """Ends alarms that are no longer configured, then takes transitions and commands."""
@@ -143,9 +146,7 @@ class AlarmDesk:
         looked_s = time.monotonic()
         while True:
             try:
-                item = self.queue.get(
-                    timeout=LOOK_S if any(map(self._plan.waits_for_time, self._standing.values())) else None
-                )
+                item = self.queue.get(timeout=LOOK_S if self._waits_for_time() else None)
             except Empty:
                 item = None
             if isinstance(item, _Stop):
@@ -157,6 +158,9 @@ class AlarmDesk:
             if time.monotonic() - looked_s >= LOOK_S:
                 looked_s = time.monotonic()
                 self._look_at_the_clock()
+
+    def _waits_for_time(self) -> bool:
+        return self._floods.waits_for_time or any(map(self._plan.waits_for_time, self._standing.values()))
 
     def _settle(self) -> None:
         """What the settings changed while the agent was not running."""
@@ -183,6 +187,12 @@ class AlarmDesk:
             event = self._plan.due(one, now_s)
             if event is not None:
                 self._do(alarm, event)
+        flood = self._floods.look(now_s)
+        if flood is not None:
+            quality = self._quality()
+            self._when_possible(lambda: self._store.flood(flood, now_s, quality))
+            log.warning("%s", flood_sentence(flood))
+            self._wake()
 
     def _happening(self, transition: Transition) -> Happening:
         raised = transition.change is Change.RAISED
@@ -251,7 +261,7 @@ class AlarmDesk:
         step = take(self._standing.get(alarm), happening, ulid(self._now(), os.urandom(10)))
         if step is None:
             return None
-        step = self._with_snapshot(step)
+        step = self._with_snapshot(self._with_group(step))
         quality = self._quality()
         self._when_possible(lambda: self._store.commit(step, quality))
         self._note(step)
@@ -263,6 +273,13 @@ class AlarmDesk:
     def _suppress_others(self, by: str, event: Event) -> None:
         for alarm in self._plan.suppressed_by(by):
             self._do(alarm, event, by)
+
+    def _with_group(self, step: Step) -> Step:
+        if step.kind is not Kind.NEW:
+            return step
+        asset = step.after.latest.asset
+        on = [one for one in self._standing.values() if one.active and one.latest.asset == asset]
+        return replace(step, after=replace(step.after, group=on[0].group if on else step.after.id))
 
     def _with_snapshot(self, step: Step) -> Step:
         first = step.cause.event is Event.RAISE and step.after.count == 1
@@ -304,6 +321,8 @@ class AlarmDesk:
         if before is None or before.state is not step.after.state:
             what = step.after.state if step.kind is Kind.UPDATE else step.kind
             log.info("alarm %s %s: %s", alarm, what.value, step.after.text)
+        if before is None and step.after.state is AlarmState.UNACKED:
+            self._floods.new(step.after, self._now())
         was_on = before is not None and before.active
         self._raised += step.after.active and not was_on
         self._cleared += was_on and not step.after.active

@@ -336,6 +336,7 @@ class AgentSettings(Settings):
     state_dir: FilePath = Field(
         default_factory=_state_dir, description="outbox and alarm states; systemd's, or ~/.local/state/tocsin"
     )
+    language: Literal["en", "zh"] = Field("en", description="of what operators read: English or Chinese")
     mqtt: MqttSettings = MqttSettings()
     alarms: AlarmsSettings = AlarmsSettings()
     recording: RecordingSettings | None = Field(None, description="keep samples on disk; nothing is kept when left out")

@@ -294,6 +294,7 @@ version: 1
 
 ## Outbox and alarm states live here.
 # state_dir: /var/lib/tocsin
+# language: en                 # of what operators read: en or zh
 
 mqtt:
   host: localhost

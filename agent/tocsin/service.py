@@ -68,12 +68,14 @@ class Agent:
             info = _info(settings, bundles)
             requests = Requests(settings.device, settings.mqtt.commands, settings.mqtt.commands_per_min, self._order)
             self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health, requests)
-            self._contexts = {asset.id: _context(asset, bundles[asset.id]) for asset in settings.assets}
-            of_clock = AlarmContext(detector="quality", severity=Severity.WARNING)
+            self._contexts = {
+                asset.id: _context(asset, bundles[asset.id], settings.language) for asset in settings.assets
+            }
+            of_clock = AlarmContext(detector="quality", severity=Severity.WARNING, language=settings.language)
             self._contexts.setdefault(settings.device, of_clock)
             self._of_alarms: dict[str, AlarmContext] = {device_clock.ALARM: of_clock}
             for asset in settings.assets:
-                self._of_alarms |= _contexts_of_alarms(asset, bundles[asset.id])
+                self._of_alarms |= _contexts_of_alarms(asset, bundles[asset.id], settings.language)
             self.desk = AlarmDesk(
                 self._outbox,
                 settings.device,
@@ -107,8 +109,8 @@ class Agent:
         with self._learning:
             self._bundles[name] = bundle
             asset = next(asset for asset in self._settings.assets if asset.id == name)
-            self._contexts[name] = _context(asset, bundle)
-            self._of_alarms |= _contexts_of_alarms(asset, bundle)
+            self._contexts[name] = _context(asset, bundle, self._settings.language)
+            self._of_alarms |= _contexts_of_alarms(asset, bundle, self._settings.language)
             self.publisher.announce(_info(self._settings, self._bundles))
 
     def _order(self, command: Command, reply: Callable[[Answer], object]) -> None:
@@ -310,10 +312,10 @@ def _open_outbox(folder: Path) -> Outbox:
         raise TocsinError(f"state_dir {folder} cannot be used: {error}") from error
 
 
-def _context(asset: AssetSettings, bundle: Bundle | None) -> AlarmContext:
+def _context(asset: AssetSettings, bundle: Bundle | None, language: str) -> AlarmContext:
     severity = Severity(asset.severity)
     if bundle is None:
-        return AlarmContext(severity=severity, advice=asset.advice)
+        return AlarmContext(severity=severity, advice=asset.advice, language=language)
     manifest = bundle.manifest
     return AlarmContext(
         model_name=manifest.name,
@@ -323,13 +325,16 @@ def _context(asset: AssetSettings, bundle: Bundle | None) -> AlarmContext:
         units={channel.name: channel.unit for channel in manifest.channels},
         severity=severity,
         advice=asset.advice,
+        language=language,
     )
 
 
-def _contexts_of_alarms(asset: AssetSettings, bundle: Bundle | None) -> dict[str, AlarmContext]:
+def _contexts_of_alarms(asset: AssetSettings, bundle: Bundle | None, language: str) -> dict[str, AlarmContext]:
     """What alarms of quality and rules say, by id."""
-    of_model = _context(asset, bundle)
-    quiet = AlarmContext(rate_hz=of_model.rate_hz, units=of_model.units)  # no model has a part in them
+    of_model = _context(asset, bundle, language)
+    quiet = AlarmContext(
+        rate_hz=of_model.rate_hz, units=of_model.units, language=language
+    )  # no model has a part in them
     checked = replace(quiet, detector="quality", severity=Severity(asset.quality.severity))
     of_checks = dict.fromkeys(asset.quality.alarm_ids(asset.id), checked)
     clock = condition(asset.id, "clock")

@@ -260,3 +260,35 @@ def test_an_order_that_cannot_be_written_is_answered_and_changes_nothing(outbox,
     assert [answer.refusal and answer.refusal.code for answer in answers] == ["failed"]
     assert planned(outbox).standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
     assert desk.statistics.failed == 1
+
+
+def test_a_plant_trip_of_twelve_assets_is_one_flood_event_with_all_of_them(outbox, transition, until):
+    assets = [f"press-{n}" for n in range(12)]
+    desk = AlarmDesk(outbox, "edge-1", dict.fromkeys(assets, AlarmContext()), lambda: None)
+    desk.start()
+    for n, asset in enumerate(assets):
+        desk.queue.put(transition(asset=asset, alarm=f"{asset}-anomaly", time_s=1.7e9 + n / 10))
+    until(lambda: any(row.topic == "event/flood" for row in outbox.pending(99)))
+    desk.stop()
+    (flood,) = [json.loads(row.payload) for row in outbox.pending(99) if row.topic == "event/flood"]
+    assert (flood["type"], flood["count"], flood["assets"]) == ("begin", 12, assets)
+    assert [one["alarm"] for one in flood["alarms"]] == [f"{asset}-anomaly" for asset in assets]
+    assert all(one["text"] and one["severity"] == "major" for one in flood["alarms"])
+
+
+def test_alarms_of_an_asset_that_are_on_together_have_one_group(outbox, desk_of, transition):
+    desk = run(
+        desk_of(),
+        transition(),
+        transition(alarm="pump-1-stuck"),
+        transition(Change.CLEARED),
+        transition(alarm="pump-1-range"),
+        transition(Change.CLEARED, alarm="pump-1-stuck"),
+        transition(Change.CLEARED, alarm="pump-1-range"),
+        transition(),
+    )
+    bodies = [json.loads(row.payload)["after"] for row in outbox.pending(99) if row.topic == "event/alarm"]
+    first, stuck, _, third, *_, alone = bodies
+    assert first["group"] == stuck["group"] == third["group"] == first["id"]
+    assert alone["group"] == alone["id"] != first["id"]
+    assert desk.active_alarms() == {"pump-1-model"}

@@ -76,6 +76,7 @@ class AlarmContext:
         severity: of this asset's alarms.
         advice: what the operator should do, or empty.
         rule: of a rule's alarm: the condition, as the user wrote it.
+        language: of its sentences.
     """
 
     detector: str = "model"
@@ -87,6 +88,7 @@ class AlarmContext:
     severity: Severity = Severity.MAJOR
     advice: str = ""
     rule: str = ""
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Alarm:
         context: of the asset, as it was at the newest transition.
         comment: what somebody wrote to the newest command, or why it ended when it was not by the condition's end.
         snapshot: id of the recording around its raise, or None.
+        group: id of the first of its asset's alarms that were on together with it; its own where it is the first.
         flaps: raises that came while it was on already: its condition had ended, but not for long enough.
         acked_s: when it was acknowledged; None while it is not.
         acked_by: who did.
@@ -128,6 +131,7 @@ class Alarm:
     context: AlarmContext
     comment: str | None = None
     snapshot: str | None = None
+    group: str = ""
     flaps: int = 0
     acked_s: float | None = None
     acked_by: str | None = None

@@ -21,6 +21,7 @@ from typing import Literal
 
 from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState
 from tocsin.alarms.sentence import ended, sentence
+from tocsin.alarms.words import say
 from tocsin.records import Transition
 
 BACK: Literal["back"] = "back"  # to what still holds it; else by its condition: unacked, latched or normal
@@ -178,18 +179,14 @@ def take(alarm: Alarm | None, happening: Happening, new_id: str) -> Step | None:
     return Step(kind, alarm, after, happening)
 
 
-_HOLDS = {
-    Event.SHELVE: "is shelved by {by}",
-    Event.SUPPRESS: "is suppressed by {by}",
-    Event.SUPPRESSOR_ON: "is suppressed by {by}",
-    Event.OUT_OF_SERVICE: "is taken out of service by {by}",
-}
+_HOLDS = frozenset({Event.SHELVE, Event.SUPPRESS, Event.SUPPRESSOR_ON, Event.OUT_OF_SERVICE})
 
 
 def _quiet(happening: Happening, new_id: str) -> Alarm:
     """An occurrence about to begin."""
-    transition = happening.transition
-    text = f"{transition.alarm} {_HOLDS.get(happening.event, '').format(by=happening.by)}"
+    transition, language, text = happening.transition, happening.context.language, ""
+    if happening.event in _HOLDS:
+        text = say(language, happening.event, alarm=transition.alarm, by=happening.by)
     return Alarm(new_id, AlarmState.NORMAL, False, None, None, 0, transition, (), text, happening.context)
 
 
@@ -236,7 +233,7 @@ def _clear(alarm: Alarm, happening: Happening) -> Alarm:
         active=False,
         cleared_s=transition.time_s,
         latest=transition,
-        text=ended(transition.asset, transition.cause),
+        text=ended(transition.asset, transition.cause, happening.context.language),
         context=happening.context,
     )
 
@@ -278,14 +275,14 @@ def _take_in(alarm: Alarm, happening: Happening) -> Alarm:
 
 
 def _retire(alarm: Alarm, happening: Happening) -> Alarm:
-    transition = happening.transition
+    transition, language = happening.transition, happening.context.language
     return replace(
         alarm,
         active=False,
         cleared_s=happening.time_s if alarm.active else alarm.cleared_s,
         latest=transition,
-        text=f"{transition.asset} is no longer watched",
-        comment="it was taken out of the configuration",
+        text=say(language, "retire", asset=transition.asset),
+        comment=say(language, "retire_comment"),
     )
 
 

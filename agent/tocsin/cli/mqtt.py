@@ -148,6 +148,8 @@ def readable(message: Received) -> str:
     payload = decoded(message.payload)
     if isinstance(payload, dict) and isinstance(payload.get("after"), dict):
         return _alarm_line(payload["after"], str(payload.get("type", "")), bool(payload.get("replayed")))
+    if isinstance(payload, dict) and isinstance(payload.get("alarms"), list) and "count" in payload:
+        return _flood_lines(payload)
     if isinstance(payload, dict) and "severity" in payload:
         return _alarm_line(payload, str(payload.get("state", "")), bool(payload.get("replayed")))
     text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
@@ -165,6 +167,16 @@ def _alarm_line(alarm: dict[str, Any], what: str, replayed: bool) -> str:
     ]
     tail = f" [{channels}]" if channels else ""
     return " ".join(words) + tail + (" (replayed)" if replayed else "")
+
+
+def _flood_lines(flood: dict[str, Any]) -> str:
+    """How many, and each of them on a line of its own, at its end the sentence alone."""
+    what = "FLOOD" if flood.get("type") == "begin" else "FLOOD OVER"
+    lines = [f"{flood.get('time', '?')} {what} {flood.get('text', '')}"]
+    if flood.get("type") == "begin":
+        alarms = [alarm for alarm in flood["alarms"] if isinstance(alarm, dict)]
+        lines += [" ".join(["  ", *(str(one.get(key, "?")) for key in ("time", "severity", "text"))]) for one in alarms]
+    return "\n".join(lines)
 
 
 def _percent(share: Any) -> str:

@@ -11,10 +11,21 @@ import logging
 from pydantic import TypeAdapter, ValidationError
 
 from tocsin.alarms.alarm import Alarm
+from tocsin.alarms.flood import Flood
 from tocsin.alarms.lifecycle import Event, Kind, Step
 from tocsin.delivery.clock import TimeQuality
 from tocsin.delivery.outbox import Outbox, Priority
-from tocsin.delivery.wire import EVENT_ALARM, EVENT_AUDIT, AuditBody, alarm_body, alarm_change, alarm_topic, audit_of
+from tocsin.delivery.wire import (
+    EVENT_ALARM,
+    EVENT_AUDIT,
+    EVENT_FLOOD,
+    AuditBody,
+    alarm_body,
+    alarm_change,
+    alarm_topic,
+    audit_of,
+    flood_body,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +73,14 @@ class AlarmStore:
                 self.audit(audit_of(step), told=step.cause.event not in _OF_DETECTORS)
                 self._outbox.put(EVENT_ALARM, event, priority=Priority.ALARM)
             self._outbox.put(alarm_topic(alarm), state, retain=True, priority=Priority.ALARM)
+
+    def flood(self, flood: Flood, now_s: float, quality: TimeQuality) -> None:
+        """Tells that a flood of alarms is there, or over.
+
+        Raises:
+            sqlite3.Error: the disk is full or failing.
+        """
+        self._outbox.put(EVENT_FLOOD, flood_body(flood, now_s, quality).encode(), priority=Priority.ALARM)
 
     def audit(self, entry: AuditBody, told: bool = True) -> None:
         """One line of the audit trail, in the caller's transaction where there is one.

@@ -8,6 +8,7 @@
 <prefix>/<device>/alarm/<alarm>    AlarmMessage                   retained; empty = gone
 <prefix>/<device>/event/alarm      AlarmEvent
 <prefix>/<device>/event/audit      AuditEvent
+<prefix>/<device>/event/flood      FloodEvent
 <prefix>/<device>/cmd/<command>    a request; its Reply on …/result
 <prefix>/_group/<group>/cmd/<command>   the same for every device of a group; all devices are in `all`
 ```
@@ -25,15 +26,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tocsin.alarms.alarm import Alarm, AlarmClass, AlarmState, Severity
 from tocsin.alarms.commands import Command, Refusal
+from tocsin.alarms.flood import Flood
 from tocsin.alarms.lifecycle import Step
+from tocsin.alarms.sentence import flood_sentence
 from tocsin.delivery.clock import TimeQuality
 from tocsin.records import Contribution
 
 SCHEMA: Literal[1] = 1
 EVERY_DEVICE = "all"  # the group
 ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
-EVENT_ALARM, EVENT_AUDIT = "event/alarm", "event/audit"
+EVENT_ALARM, EVENT_AUDIT, EVENT_FLOOD = "event/alarm", "event/audit", "event/flood"
 MAX_CONTRIBUTIONS = 8
+MAX_FLOOD = 50  # alarms that are listed
 _FIRST_S, _LAST_S = -62135596800.0, 253402300799.9995  # the years 1 to 9999
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2025-03-09T14:05:59.250Z"])]
@@ -154,6 +158,9 @@ class AlarmBody(Wire):
     """One occurrence of a condition, as it stands."""
 
     id: str = Field(description="ULID, one occurrence")
+    group: str | None = Field(
+        None, description="id of the first of the asset's alarms that were on together; its own where it is the first"
+    )
     alarm: str
     asset: str
     detector: str
@@ -222,6 +229,34 @@ class AuditBody(Wire):
 
 class AuditEvent(AuditBody, Envelope):
     """Sent on `event/audit` for each command, and for what timers and settings did."""
+
+
+class FloodAlarm(Wire):
+    """One alarm of a flood, as it was when it began."""
+
+    id: str
+    alarm: str
+    asset: str
+    time: Time
+    severity: Severity
+    text: str
+
+
+class FloodBody(Wire):
+    """Ten new alarms or more within ten minutes; over when fewer than five came in as long."""
+
+    type: Literal["begin", "end"]
+    id: str = Field(description="of its first alarm's occurrence; the same at its end")
+    time: Time
+    time_quality: TimeQuality
+    text: str = Field(description="for the operator: how many, of what, and which was first")
+    count: Count = Field(description="new alarms until now")
+    assets: list[str] = Field(description="that are in alarm, first alarm first")
+    alarms: list[FloodAlarm] = Field(max_length=MAX_FLOOD, description="in the order of their time")
+
+
+class FloodEvent(FloodBody, Envelope):
+    """Sent on `event/flood` once it has settled, and once when it is over."""
 
 
 class Score(Wire):
@@ -417,6 +452,7 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
     model = Model(name=context.model_name, version=context.model_version, digest=context.model_digest)
     return AlarmBody(
         id=alarm.id,
+        group=alarm.group or None,
         alarm=latest.alarm,
         asset=latest.asset,
         detector=context.detector,
@@ -452,6 +488,30 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
 
 def _when(time_s: float | None) -> str | None:
     return None if time_s is None else rfc3339(time_s)
+
+
+def flood_body(flood: Flood, now_s: float, quality: TimeQuality) -> FloodBody:
+    """A flood's payload."""
+    return FloodBody(
+        type="end" if flood.over else "begin",
+        id=flood.id,
+        time=rfc3339(now_s),
+        time_quality=quality,
+        text=flood_sentence(flood),
+        count=flood.count,
+        assets=list(dict.fromkeys(alarm.latest.asset for alarm in flood.alarms)),
+        alarms=[
+            FloodAlarm(
+                id=alarm.id,
+                alarm=alarm.latest.alarm,
+                asset=alarm.latest.asset,
+                time=rfc3339(alarm.latest.time_s),
+                severity=alarm.context.severity,
+                text=alarm.text,
+            )
+            for alarm in flood.alarms[:MAX_FLOOD]
+        ],
+    )
 
 
 def audit_of(step: Step) -> AuditBody:
