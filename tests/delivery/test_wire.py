@@ -28,7 +28,7 @@ KEYS = {
     "schema", "id", "seq", "boot", "alarm", "asset", "detector", "time", "raised", "cleared", "acked_at", "acked_by",
     "text", "state", "active", "acked", "shelved", "suppressed", "severity", "severity_code", "score", "threshold",
     "ratio", "count", "flaps", "window", "model", "contributions", "class", "cause", "advice", "snapshot", "comment",
-    "time_quality", "replayed",
+    "time_quality", "replayed", "group",
 }  # fmt: skip
 
 
