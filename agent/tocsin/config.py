@@ -33,6 +33,7 @@ from tocsin.settings import CHANNEL_KEY, FilePath, Seconds, Settings, given_twic
 from tocsin.sources import AnySource, SourceSettings
 
 TOPIC_ID = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
+PREFIX = r"^[^/#+\s][^#+\s]*[^/#+\s]$|^[^/#+\s]$"
 LONGEST_ID = 64  # of an asset, a rule, an alarm
 Id = Annotated[str, Field(pattern=TOPIC_ID, description="lower-case letters, digits and hyphens, 1 to 64")]
 
@@ -85,7 +86,7 @@ class MqttSettings(BrokerSettings):
 
     prefix: str = Field(
         "tocsin",
-        pattern=r"^[^/#+\s][^#+\s]*[^/#+\s]$|^[^/#+\s]$",
+        pattern=PREFIX,
         description="first levels of every topic",
     )
     scores: bool = Field(True, description="publish every scored window, QoS 0")
@@ -97,6 +98,10 @@ class MqttSettings(BrokerSettings):
     commands_per_min: int = Field(60, ge=1, le=6000, description="requests that are taken; more are refused")
     commands_kept: Seconds = Field(
         86_400.0, ge=0, le=2**32 - 1, description="the broker keeps requests so long for a device that is away; 0: none"
+    )
+    home_assistant: bool = Field(False, description="makes a device of this agent there, by MQTT device discovery")
+    discovery_prefix: str = Field(
+        "homeassistant", pattern=PREFIX, description="first levels of Home Assistant's topics, as it is set up there"
     )
     groups: tuple[Id, ...] = Field(
         (), description="this device does what `_group/<group>/cmd/<command>` asks; it is in the group `all` anyway"

@@ -313,6 +313,8 @@ mqtt:
   # commands: [ack, shelve, unshelve, identify]   # that may be asked over MQTT; [] for none
   # commands_per_min: 60
   # commands_kept: 24h         # the broker keeps requests so long for a device that is away; 0: not
+  # home_assistant: false      # true: makes a device of this agent in Home Assistant
+  # discovery_prefix: homeassistant
   # groups: [press-shop]       # asked together, by _group/press-shop/cmd/<command>; `all` anyway
 
 # alarms:

@@ -33,6 +33,7 @@ from tocsin.delivery.connection import (
     Will,
 )
 from tocsin.delivery.drain import Drain
+from tocsin.delivery.home_assistant import BIRTH, birth_topic, discovery, discovery_topic
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import (
@@ -138,6 +139,7 @@ class Publisher:
         self._topics, self._client_id = Topics(settings.prefix, device), f"tocsin-{device}"
         self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
         self._outbox, self._info, self._health = outbox, info, health
+        self._discovery_prefix = settings.discovery_prefix if settings.home_assistant else None
         self._drain = Drain(outbox)
         self._requests = requests if requests is not None and requests.allowed else None
         self._session_s = int(settings.commands_kept) if self._requests is not None else 0
@@ -233,6 +235,8 @@ class Publisher:
         self._last_error = ""
         self._say("status", ONLINE)
         self._say_info(connection)
+        if self._discovery_prefix is not None:
+            connection.subscribe([birth_topic(self._discovery_prefix)])
         if self._requests is not None:
             connection.subscribe(self._commands)
         self._next_health_s = 0.0
@@ -240,6 +244,9 @@ class Publisher:
     def _say_info(self, connection: Connection) -> None:
         mqtt = MqttInfo(protocol=connection.protocol)
         self._say("info", self._info.model_copy(update={"mqtt": mqtt}).encode())
+        if self._discovery_prefix is not None:
+            body = discovery(self._info, self._topics, self._scores)
+            connection.publish(discovery_topic(self._discovery_prefix, self._info.device), body, 1, True)
 
     def _serve(self) -> str:
         """Until the connection ends or it is time to stop; gives why it ended, empty at a clean stop."""
@@ -273,16 +280,27 @@ class Publisher:
                 elif isinstance(item, Info) and self._connection is not None:
                     self._say_info(self._connection)
                 elif isinstance(item, Received):
-                    self._take_request(item)
+                    self._take_message(item)
                 elif isinstance(item, _Reply):
                     self._answer(item)
                 elif isinstance(item, Subscribed) and item.refused:
-                    log.warning("the broker lets nobody command this device: %s", item.refused[0])
+                    log.warning("the broker refuses a subscription (commands, Home Assistant): %s", item.refused[0])
                 elif isinstance(item, tuple):
                     self._say(score_topic(item[0]), item[1].encode(), qos=0, retain=False)
                 item = self._inbox.get_nowait()
         except Empty:
             return None
+
+    def _take_message(self, message: Received) -> None:
+        """A request; or Home Assistant has started, and forgot what it was told."""
+        connection, prefix = self._connection, self._discovery_prefix
+        if connection is None or prefix is None or message.topic != birth_topic(prefix):
+            self._take_request(message)
+            return
+        if self._session_s:
+            connection.acknowledge(message)
+        if message.payload.decode("utf-8", "replace") == BIRTH and not message.retain:
+            self._say_info(connection)
 
     def _take_request(self, request: Received) -> None:
         connection = self._connection
