@@ -1,30 +1,37 @@
-"""`tocsin mqtt`: listen to what the agents publish."""
+"""`tocsin mqtt`: listen to what the agents publish, publish, and clean up."""
 
 import json
 import os
 import random
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
 import click
 
-from tocsin.config import MqttSettings
+from tocsin.config import TOPIC_ID, MqttSettings
 from tocsin.config_file import load_settings
-from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
+from tocsin.delivery.connection import Access, Acknowledged, Closed, Connection, Event, Received, Subscribed
+from tocsin.delivery.home_assistant import discovery_topic
+from tocsin.delivery.wire import ONLINE
 from tocsin.errors import BrokerError
 
 _NAMED_CHANNELS = 3
+_QUIET_S, _ANSWER_S = 1.0, 10.0
+_FAILED = 0x80  # reason codes from here on
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 8.0  # before the next attempt, when the broker has gone
 
 
 @click.group()
 def mqtt() -> None:
-    """Listen to what the agents publish."""
+    """Listen to what the agents publish, publish, and clean up."""
 
 
 def BROKER(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,6 +81,122 @@ def sub(
     signal.signal(signal.SIGTERM, _finish)
     signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     _listen(Access.read(settings), filters, count, lambda message: click.echo(show(message)))
+
+
+@mqtt.command()
+@click.argument("topic")
+@click.argument("payload", default="-")
+@click.option("-r", "--retain", is_flag=True, help="The broker keeps it as current state.")
+@BROKER
+def pub(path: Path | None, host: str | None, port: int | None, topic: str, payload: str, retain: bool) -> None:
+    """Publish PAYLOAD on TOPIC, QoS 1; without PAYLOAD, or with -, what comes on standard input.
+
+    It ends with 0 when the broker has taken it.
+
+    \b
+    Examples:
+      tocsin mqtt pub tocsin/edge-1/cmd/ack pump-1-anomaly --host broker.local
+      tocsin mqtt pub tocsin/edge-1/cmd/shelve -c tocsin.yaml < request.json
+    """
+    if not topic or set(topic) & set("+#\0"):
+        raise click.UsageError(f"topic: expected one without + and #, got {topic!r}")
+    body = sys.stdin.buffer.read() if payload == "-" else payload.encode()
+    settings, _ = broker_settings(path, host, port)
+    with opened(settings) as (connection, events, where):
+        _publish(connection, events, where, topic, body, retain)
+
+
+@mqtt.command()
+@BROKER
+@click.option("-d", "--device", help="Whose messages.  [default: that of --config]")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be taken back.")
+@click.option(
+    "--force", is_flag=True, help="Also while the device is online; it says them again when it connects anew."
+)
+def clean(
+    path: Path | None, host: str | None, port: int | None, device: str | None, dry_run: bool, force: bool
+) -> None:
+    """Take back what the broker keeps of a device that is gone for good.
+
+    That is all that is retained under <prefix>/<device>/, and what it told Home Assistant.
+
+    \b
+    Examples:
+      tocsin mqtt clean --device edge-1 -c tocsin.yaml --dry-run
+      tocsin mqtt clean --device edge-1 --host broker.local
+    """
+    settings, own = broker_settings(path, host, port)
+    of = device or own
+    if of is None or not re.fullmatch(TOPIC_ID, of):
+        raise click.UsageError(f"which device? give --device with its id, or --config with its file; got {of!r}")
+    found: dict[str, bytes] = {}
+    with opened(settings) as (connection, events, where):
+        filters = [f"{settings.prefix}/{of}/#", discovery_topic(settings.discovery_prefix, of)]
+        connection.subscribe(filters)
+        for event in until_quiet(events, where):
+            if isinstance(event, Subscribed) and event.refused:
+                raise BrokerError(f"{where} refuses {filters}: {event.refused[0]}: may this user read there?")
+            if isinstance(event, Received) and event.retain and event.payload:
+                found[event.topic] = event.payload
+        if found.get(f"{settings.prefix}/{of}/status") == ONLINE.encode() and not (force or dry_run):
+            raise BrokerError(f"{of} is online and would say it all again: stop it first, or give --force")
+        for topic in sorted(found):
+            click.echo(topic)
+            if not dry_run:
+                _publish(connection, events, where, topic, b"", retain=True)
+    if not found:
+        click.echo(f"the broker keeps nothing of {of}", err=True)
+
+
+@contextmanager
+def opened(settings: MqttSettings) -> Iterator[tuple[Connection, "SimpleQueue[Event]", str]]:
+    """A connection, what happens on it, and where it leads."""
+    access, events = Access.read(settings), SimpleQueue[Event]()
+    connection = access.connect(f"tocsin-cli-{os.urandom(6).hex()}", events.put)
+    try:
+        yield connection, events, f"{access.host}:{access.port}"
+    finally:
+        connection.close()
+
+
+def until_quiet(events: "SimpleQueue[Event]", where: str) -> Iterator[Event]:
+    """What comes, until nothing has come for a second.
+
+    Raises:
+        BrokerError: the connection ended.
+    """
+    while True:
+        try:
+            event = events.get(timeout=_QUIET_S)
+        except Empty:
+            return
+        if isinstance(event, Closed):
+            raise BrokerError(f"{where}: the connection ended: {event.reason}")
+        yield event
+
+
+def _publish(
+    connection: Connection, events: "SimpleQueue[Event]", where: str, topic: str, payload: bytes, retain: bool
+) -> None:
+    """Until the broker has taken it.
+
+    Raises:
+        BrokerError: it does not, or does not answer.
+    """
+    mid = connection.publish(topic, payload, 1, retain)
+    end_s = time.monotonic() + _ANSWER_S
+    while (left_s := end_s - time.monotonic()) > 0:
+        try:
+            event = events.get(timeout=left_s)
+        except Empty:
+            break
+        if isinstance(event, Closed):
+            raise BrokerError(f"{where}: the connection ended: {event.reason}")
+        if isinstance(event, Acknowledged) and event.mid == mid:
+            if event.code >= _FAILED:
+                raise BrokerError(f"{where} refuses {topic}: {event.reason}: may this user write there?")
+            return
+    raise BrokerError(f"{where}: no answer within {_ANSWER_S:g} s")
 
 
 def _finish(_signal: int, _frame: FrameType | None) -> None:
