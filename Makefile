@@ -46,6 +46,7 @@ chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, a dead 
 	@.ci/mosquitto
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/sources/test_chaos.py
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/agent/test_recorder.py -k kill
+	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q -s --timeout 3600 tests/fleet/test_inbox.py -k killed
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS)
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS) --shared
 

@@ -26,7 +26,18 @@ from tocsin.alarms.lifecycle import BACK, TABLE
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
 from tocsin.delivery.requests import AlarmRequest, Reply, ShelveRequest
-from tocsin.delivery.wire import AlarmBody, AlarmEvent, AlarmMessage, AuditEvent, FloodEvent, Health, Info, Score, Wire
+from tocsin.delivery.wire import (
+    AlarmBody,
+    AlarmEvent,
+    AlarmMessage,
+    AuditEvent,
+    EventAck,
+    FloodEvent,
+    Health,
+    Info,
+    Score,
+    Wire,
+)
 from tocsin_trainer.metrics_file import schema
 
 DOCS = Path(__file__).parent
@@ -43,6 +54,7 @@ MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic un
     "health": (Health, "health", "QoS 1, retained; every `mqtt.health_interval_s`"),
     "request": (AlarmRequest, "cmd/<command>", "to the device, not retained: `ack`, `unshelve`, `suppress`, …"),
     "shelve-request": (ShelveRequest, "cmd/shelve", "to the device, not retained"),
+    "event-ack": (EventAck, "ack/events", "to the device, QoS 1, not retained; with `mqtt.delivery: end_to_end`"),
     "reply": (Reply, "cmd/<command>/result", "QoS 1; also on the response topic of MQTT 5, with its correlation data"),
 }
 MEANING = {  # what the schema leaves unsaid
@@ -281,6 +293,8 @@ def _wire_kind(form: dict[str, Any]) -> str:
         return _plain_kind({"enum": VALUES[name]}) if name in VALUES else f"[{name}](#{name.lower()})"
     if "anyOf" in form:
         return " or ".join(_wire_kind(option) for option in form["anyOf"])
+    if "prefixItems" in form:
+        return f"list of {', '.join(_wire_kind(item) for item in form['prefixItems'])}"
     if form.get("type") == "array":
         return f"list of {_wire_kind(form['items'])}"
     if form.get("type") == "object":

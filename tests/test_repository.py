@@ -24,7 +24,7 @@ OUTSIDE = re.compile(r"(?<![\w.~/-])/(root|work|home|Users)/\w[\w.-]*")
 LOCKED = {
     "device": PROJECT["project"]["dependencies"],
     "trainer": ("trainer", "demo"),
-    "test": ("trainer", "demo", "explain", "tune", "modbus", "opcua", "can", "test"),
+    "test": ("trainer", "demo", "explain", "tune", "modbus", "opcua", "can", "fleet", "test"),
     "docs": PROJECT["dependency-groups"]["docs"],
 }
 

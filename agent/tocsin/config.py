@@ -89,6 +89,11 @@ class MqttSettings(BrokerSettings):
         pattern=PREFIX,
         description="first levels of every topic",
     )
+    delivery: Literal["puback", "end_to_end"] = Field(
+        "puback",
+        description="an event is delivered when the broker has it; end_to_end: when a consumer says on `ack/events` "
+        "that it has stored it, as `tocsin inbox` does",
+    )
     scores: bool = Field(True, description="publish every scored window, QoS 0")
     health_interval_s: Seconds = Field(60.0, ge=1)
     commands: tuple[CommandName, ...] = Field(

@@ -308,6 +308,7 @@ mqtt:
   #   key_file: /etc/tocsin/device.key
   # protocol: auto             # auto, 5 or 3.1.1
   # keepalive_s: 15
+  # delivery: puback           # end_to_end: events are kept until `tocsin inbox`, or another, has stored them
   # scores: true               # publish every scored window, QoS 0
   # health_interval_s: 60s
   # commands: [ack, shelve, unshelve, identify]   # that may be asked over MQTT; [] for none

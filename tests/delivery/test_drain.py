@@ -164,3 +164,54 @@ def test_a_message_is_replayed_when_it_waited_out_a_restart_or_an_outage_and_not
         drain = Drain(outbox)
         drain.connected(between, 100)
         assert [waited for _, waited in drain.due(between)] == [True, False]
+
+
+def end_to_end(outbox: Outbox) -> Drain:
+    drain = Drain(outbox, end_to_end=True)
+    drain.connected(0.0, 100)
+    return drain
+
+
+def test_from_end_to_end_an_event_stays_until_it_is_confirmed_and_a_state_does_not(outbox):
+    event, state = put(outbox, "event/alarm", "alarm/a")
+    drain = end_to_end(outbox)
+    for seq in send(drain, 0):
+        drain.answered(seq, OK, "", 0)
+    drain.sweep(1e6)
+    assert [row.seq for row in outbox.pending(9)] == [event] and drain.settled and state
+    drain.confirmed([(outbox.boot + 1, event), (outbox.boot, event + 100)])
+    assert outbox.depth() == 1, "of another start, and not there"
+    drain.confirmed([(outbox.boot, event)])
+    assert outbox.depth() == 0
+
+
+def test_what_is_not_confirmed_is_sent_again_when_asked_for_and_after_a_clean_end(outbox):
+    seqs = put(outbox, "event/alarm", "event/audit", "event/flood")
+    drain = end_to_end(outbox)
+    for seq in send(drain, 0):
+        drain.answered(seq, OK, "", 0)
+    assert send(drain, 1) == []
+    drain.confirmed([(outbox.boot, seqs[1])])
+    drain.replay()
+    again = send(drain, 2)
+    assert again == [seqs[0], seqs[2]]
+    drain.finish()
+    drain.connected(3, 100)
+    assert send(drain, 3) == again
+
+
+def test_a_confirmation_that_overtakes_the_brokers_answer_counts(outbox):
+    (seq,) = put(outbox, "event/alarm")
+    drain = end_to_end(outbox)
+    send(drain, 0)
+    drain.confirmed([(outbox.boot, seq)])
+    drain.answered(seq, OK, "", 0)
+    drain.replay()
+    assert send(drain, 1) == [] and outbox.depth() == 0 and drain.acknowledged == 1
+
+
+def test_only_events_can_be_confirmed(outbox):
+    (state,) = put(outbox, "alarm/a", retain=True)
+    drain = end_to_end(outbox)
+    drain.confirmed([(outbox.boot, state)])
+    assert outbox.depth() == 1

@@ -11,6 +11,7 @@
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -38,7 +39,8 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),
     "config": ("tocsin.cli.config:config", "Check, show and explain the agent's configuration."),
     "doctor": ("tocsin.cli.doctor:doctor", "Look whether this machine has what it needs, and say how to mend it."),
-    "mqtt": ("tocsin.cli.mqtt:mqtt", "Listen to what the agents publish."),
+    "mqtt": ("tocsin.cli.mqtt:mqtt", "Listen to what the agents publish, publish, and clean up."),
+    "inbox": ("tocsin_fleet.inbox.cli:inbox", "Receive, keep and forward the events of all devices.  [extra: fleet]"),
 }
 
 
@@ -53,8 +55,18 @@ class LazyGroup(click.Group):
         """The command, or None when there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        place, about = COMMANDS[cmd_name]
+        module, _, name = place.partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            extra = re.search(r"\[extras?: ([\w, ]+)\]", about)
+            if extra is None:
+                raise
+            install = extra[1].replace(" ", "")
+            raise TocsinError(
+                f"{cmd_name} needs {error.name}, which is not here: pip install '.[{install}]'"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,12 +6,13 @@
                 0x10, 0x87, 0x97, …: its topic is held, and one message tries again after a back-off
 ```
 Rules: a topic's messages keep their order. An acknowledged message lingers for a while before it is deleted, for a
-PUBACK is no delivery: a broker that is killed forgets what it took last, so a broken connection sends it again.
+PUBACK is no delivery: a broker that is killed forgets what it took last, so a broken connection sends it again. With
+delivery from end to end an event stays until a consumer says that it has stored it.
 No I/O but the outbox; monotonic time is passed in.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -22,6 +23,7 @@ LINGER_S = 5.0  # longer than a consumer needs to come back, so that a killed br
 FIRST_HOLD_S, LONGEST_HOLD_S = 1.0, 60.0
 NOBODY_LISTENS = 0x10
 NEVER = frozenset({0x90, 0x99})  # topic name or payload invalid: no later try can succeed
+EVENTS = "event/"
 _PAGE = 100
 _RESERVED = 3  # of the broker's window, for status, info and health
 
@@ -48,13 +50,19 @@ class Hold:
 class Drain:
     """Goes through the outbox; belongs to one thread.
 
+    Args:
+        outbox: left open.
+        end_to_end: events are kept until they are confirmed.
+
     Attributes:
         acknowledged: messages that the broker took.
         refused: messages that no broker would ever take, given up.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, outbox: Outbox, end_to_end: bool = False) -> None:
+        self._outbox, self._end_to_end = outbox, end_to_end
+        self._unconfirmed: set[int] = set()  # seqs that the broker has, and the consumer perhaps not
+        self._early: set[int] = set()  # confirmed before the broker acknowledged them
         self._in_flight: dict[int, Row] = {}
         self._lingering: dict[int, float] = {}  # seq → when it was acknowledged, oldest first
         self._holds: dict[str, Hold] = {}
@@ -91,7 +99,20 @@ class Drain:
         """The connection broke: all that is in flight or lingers is to be sent again."""
         self._in_flight.clear()
         self._lingering.clear()
+        self._unconfirmed.clear()
+        self._early.clear()
         self._holds.clear()
+        self._cursor = 0
+
+    def confirmed(self, events: Iterable[tuple[int, int]]) -> None:
+        """A consumer has stored events: (boot, seq) of each."""
+        gone = set(self._outbox.confirm(events))
+        self._unconfirmed -= gone
+        self._early |= gone & {row.seq for row in self._in_flight.values()}
+
+    def replay(self) -> None:
+        """All that was not confirmed is to be sent again."""
+        self._unconfirmed.clear()
         self._cursor = 0
 
     def due(self, now_s: float) -> Iterator[tuple[Row, bool]]:
@@ -112,7 +133,8 @@ class Drain:
                 if len(self._in_flight) >= self._window:
                     return
                 self._cursor = row.seq
-                if row.topic not in self._holds and row.seq not in self._lingering and row.seq not in flying:
+                known = row.seq in self._lingering or row.seq in self._unconfirmed or row.seq in flying
+                if row.topic not in self._holds and not known:
                     yield row, self._waited(row)
 
     def _waited(self, row: Row) -> bool:
@@ -133,7 +155,12 @@ class Drain:
             self._outbox.delete([row.seq])
         elif code == 0 or (code == NOBODY_LISTENS and row.retain):
             self.acknowledged += 1
-            self._lingering[row.seq] = now_s
+            if row.seq in self._early:
+                self._early.discard(row.seq)
+            elif self._end_to_end and row.topic.startswith(EVENTS):
+                self._unconfirmed.add(row.seq)
+            else:
+                self._lingering[row.seq] = now_s
             if self._holds.pop(row.topic, None):
                 self._live_since[row.topic] = now_s
                 self._cursor = min(self._cursor, row.seq)

@@ -273,6 +273,25 @@ class Outbox:
             cursor = self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
             self._depth -= max(cursor.rowcount, 0)
 
+    def confirm(self, events: Iterable[tuple[int, int]]) -> list[int]:
+        """Forgets events that a consumer has stored.
+
+        Args:
+            events: (boot, seq) of each; what is not there, or no event, is left alone.
+
+        Returns:
+            The seqs that were there.
+        """
+        found = []
+        with self.transaction():
+            for boot, seq in events:
+                gone = self._db.execute(
+                    "DELETE FROM outbox WHERE seq = ? AND boot = ? AND topic LIKE 'event/%'", (seq, boot)
+                )
+                found += [seq] * gone.rowcount
+            self._depth -= len(found)
+        return found
+
     def depth(self) -> int:
         """Messages that wait."""
         with self._lock:

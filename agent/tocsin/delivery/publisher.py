@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from pydantic import ValidationError
+
 from tocsin.config import MqttSettings
 from tocsin.delivery.connection import (
     Access,
@@ -37,11 +39,13 @@ from tocsin.delivery.home_assistant import BIRTH, birth_topic, discovery, discov
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.requests import Requests
 from tocsin.delivery.wire import (
+    ACK_EVENTS,
     EVERY_DEVICE,
     OFFLINE,
     ONLINE,
     STOPPED,
     Envelope,
+    EventAck,
     Health,
     Info,
     MqttInfo,
@@ -140,7 +144,9 @@ class Publisher:
         self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
         self._outbox, self._info, self._health = outbox, info, health
         self._discovery_prefix = settings.discovery_prefix if settings.home_assistant else None
-        self._drain = Drain(outbox)
+        self._end_to_end = settings.delivery == "end_to_end"
+        self._delivery = settings.delivery
+        self._drain = Drain(outbox, self._end_to_end)
         self._requests = requests if requests is not None and requests.allowed else None
         self._session_s = int(settings.commands_kept) if self._requests is not None else 0
         groups = (group_commands(settings.prefix, group) for group in (*settings.groups, EVERY_DEVICE))
@@ -235,6 +241,8 @@ class Publisher:
         self._last_error = ""
         self._say("status", ONLINE)
         self._say_info(connection)
+        if self._end_to_end:
+            connection.subscribe([self._topics.under(ACK_EVENTS)])
         if self._discovery_prefix is not None:
             connection.subscribe([birth_topic(self._discovery_prefix)])
         if self._requests is not None:
@@ -242,7 +250,7 @@ class Publisher:
         self._next_health_s = 0.0
 
     def _say_info(self, connection: Connection) -> None:
-        mqtt = MqttInfo(protocol=connection.protocol)
+        mqtt = MqttInfo(protocol=connection.protocol, delivery=self._delivery)
         self._say("info", self._info.model_copy(update={"mqtt": mqtt}).encode())
         if self._discovery_prefix is not None:
             body = discovery(self._info, self._topics, self._scores)
@@ -292,15 +300,33 @@ class Publisher:
             return None
 
     def _take_message(self, message: Received) -> None:
-        """A request; or Home Assistant has started, and forgot what it was told."""
+        """A request; or a consumer has stored events; or Home Assistant has started, and forgot what it was told."""
         connection, prefix = self._connection, self._discovery_prefix
-        if connection is None or prefix is None or message.topic != birth_topic(prefix):
+        if connection is None:
+            return
+        if message.topic == self._topics.under(ACK_EVENTS):
+            self._confirm(message)
+        elif prefix is not None and message.topic == birth_topic(prefix):
+            if message.payload == BIRTH.encode() and not message.retain:
+                self._say_info(connection)
+        else:
             self._take_request(message)
             return
         if self._session_s:
             connection.acknowledge(message)
-        if message.payload.decode("utf-8", "replace") == BIRTH and not message.retain:
-            self._say_info(connection)
+
+    def _confirm(self, message: Received) -> None:
+        try:
+            said = EventAck.model_validate_json(message.payload)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_input=False)[0]["msg"]
+            log.warning("%s: %s: nothing is taken as stored", message.topic, wrong)
+            return
+        if message.retain or not self._end_to_end:  # an old one, or a session of before
+            return
+        self._drain.confirmed(said.events)
+        if said.replay:
+            self._drain.replay()
 
     def _take_request(self, request: Received) -> None:
         connection = self._connection

@@ -9,6 +9,7 @@
 <prefix>/<device>/event/alarm      AlarmEvent
 <prefix>/<device>/event/audit      AuditEvent
 <prefix>/<device>/event/flood      FloodEvent
+<prefix>/<device>/ack/events       EventAck, from the one who stores them
 <prefix>/<device>/cmd/<command>    a request; its Reply on …/result
 <prefix>/_group/<group>/cmd/<command>   the same for every device of a group; all devices are in `all`
 ```
@@ -34,6 +35,7 @@ from tocsin.records import Contribution
 
 SCHEMA: Literal[1] = 1
 EVERY_DEVICE = "all"  # the group
+ACK_EVENTS = "ack/events"
 ONLINE, STOPPED, OFFLINE = "online", "stopped", "offline"
 EVENT_ALARM, EVENT_AUDIT, EVENT_FLOOD = "event/alarm", "event/audit", "event/flood"
 MAX_CONTRIBUTIONS = 8
@@ -257,6 +259,15 @@ class FloodBody(Wire):
 
 class FloodEvent(FloodBody, Envelope):
     """Sent on `event/flood` once it has settled, and once when it is over."""
+
+
+class EventAck(Wire):
+    """What a consumer says on `ack/events` where delivery is `end_to_end`: it has stored these events."""
+
+    events: list[tuple[Count, Count]] = Field([], max_length=1000, description="boot and seq of each")
+    replay: bool = Field(
+        False, description="send again all that was not acknowledged: the consumer, or its broker, is new"
+    )
 
 
 class Score(Wire):
