@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from tocsin.alarms.commands import ALL
+from tocsin.cli.alarm_report import report
 from tocsin.cli.mqtt import BROKER, broker_settings, decoded
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
 from tocsin.errors import BrokerError, TocsinError
@@ -30,7 +31,7 @@ class RefusedError(TocsinError):
 
 @click.group()
 def alarms() -> None:
-    """List alarms; acknowledge, shelve and suppress them, over the broker.
+    """List alarms; acknowledge, shelve and suppress them, over the broker; report their figures.
 
     The agent must be connected, and its `mqtt.commands` allow what is asked.
     """
@@ -247,3 +248,6 @@ _asks("suppress", "Keep an alarm from calling until it is unsuppressed.", f"supp
 _asks("unsuppress", "Let a suppressed alarm call again.", f"unsuppress {_HERE}")
 _asks("out_of_service", "Take an alarm out of service, for maintenance.", f"out-of-service {_HERE}")
 _asks("in_service", "Put an alarm back into service.", f"in-service {_HERE}")
+
+
+alarms.add_command(report)

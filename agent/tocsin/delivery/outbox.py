@@ -352,6 +352,24 @@ class Outbox:
         return (int(found[0]), float(found[1])) if found else (0, 0.0)
 
 
+def read_audit(path: Path) -> list[bytes]:
+    """The audit trail of a file that an agent may be using, oldest first.
+
+    Raises:
+        OSError: it cannot be read, or is no outbox.
+    """
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+        try:
+            return [body for (body,) in db.execute("SELECT body FROM audit ORDER BY n")]
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise OSError(
+            f"{path}: cannot be read ({error}): is it an agent's outbox.db, and may this user read it?"
+        ) from error
+
+
 def _row(values: tuple[int, int, str, bytes, int, int, int, float, float]) -> Row:
     seq, boot, topic, payload, qos, retain, priority, wall_s, monotonic_s = values
     return Row(seq, boot, topic, payload, qos, bool(retain), priority, wall_s, monotonic_s)

@@ -222,6 +222,7 @@ class AuditBody(Wire):
     id: str | None = Field(None, description="of the occurrence; null where none stands")
     action: str = Field(description="ack, shelve, unshelve, suppress, unsuppress, …: a row of the table of states")
     by: str | None = Field(None, description="who did it; null for timers and settings of the device")
+    severity: Severity | None = Field(None, description="of the alarm; null for commands that changed nothing")
     from_: AlarmState = Field(alias="from")
     to: AlarmState
     outcome: Literal["done", "unchanged", "refused"]
@@ -533,6 +534,7 @@ def audit_of(step: Step) -> AuditBody:
         id=step.after.id,
         action=step.cause.event,
         by=step.cause.by or None,
+        severity=step.after.context.severity,
         from_=AlarmState.NORMAL if step.before is None else step.before.state,
         to=step.after.state,
         outcome="done",
