@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
-from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState, ulid
+from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState, Severity, ulid
 from tocsin.alarms.commands import ALL, Answer, Command, Refusal, asked, waits_for_ack
 from tocsin.alarms.flood import FloodWatch
 from tocsin.alarms.lifecycle import Event, Happening, Kind, Step, take
@@ -195,8 +195,13 @@ class AlarmDesk:
             self._wake()
 
     def _happening(self, transition: Transition) -> Happening:
-        raised = transition.change is Change.RAISED
-        event = Event.RAISE if raised else self._plan.of(transition).handling.clear
+        stands = self._standing.get(transition.alarm)
+        if transition.change is Change.STEPPED:
+            order = tuple(Severity)
+            now, was = Severity(transition.severity or Severity.MAJOR), stands.severity if stands else Severity.CRITICAL
+            event = Event.STEP_UP if order.index(now) > order.index(was) else Event.STEP_DOWN
+        else:
+            event = Event.RAISE if transition.change is Change.RAISED else self._plan.of(transition).handling.clear
         return Happening(event, transition.time_s, transition, self._context(transition.asset, transition.alarm))
 
     def _context(self, asset: str, alarm: str) -> AlarmContext:

@@ -16,8 +16,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tocsin.alarms.alarm import Severity
 from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.device_clock import ALARM
+from tocsin.alarms.escalation import Step
 from tocsin.alarms.expression import parse
 from tocsin.alarms.hold_off import HOLD_OFF_S
 from tocsin.alarms.lifecycle import Handling
@@ -113,6 +115,16 @@ class MqttSettings(BrokerSettings):
     )
 
 
+class StepSettings(Settings):
+    """When an alarm of the model matters more, or less, than it did."""
+
+    to: Literal["warning", "minor", "major", "critical"] = Field(description="severity while the step holds")
+    ratio: float = Field(1.0, gt=0, description="score / limit that is reached, …")
+    for_: Seconds = Field(
+        0.0, ge=0, alias="for", description="… for so long; the step is left when it was below for as long"
+    )
+
+
 class AlarmSettings(Settings):
     """When a score becomes an alarm, where what is left out is as the bundle says; and how alarms are dealt with."""
 
@@ -122,6 +134,10 @@ class AlarmSettings(Settings):
     clear_ratio: float | None = Field(None, gt=0, le=1)
     hold_off: Seconds = Field(
         HOLD_OFF_S, ge=0, description="an alarm is over when its condition has been off for so long; 0: at once"
+    )
+
+    steps: tuple[StepSettings, ...] = Field(
+        (), description="severity by ratio and duration: the most severe step that holds, else the asset's `severity`"
     )
 
     auto_ack: bool = Field(
@@ -145,6 +161,10 @@ class AlarmSettings(Settings):
             )
         except ValueError as error:
             raise ConfigError(f"alarm: {error} (what is not set is as the bundle says)") from error
+
+    def escalation(self) -> tuple[Step, ...]:
+        """Its steps, as they are followed."""
+        return tuple(Step(Severity(step.to), step.ratio, step.for_) for step in self.steps)
 
     def handling(self) -> Handling:
         """How its alarms are dealt with."""

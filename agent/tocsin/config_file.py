@@ -348,6 +348,8 @@ assets:
     #   off_delay: 5           # cleared by 5 in a row …
     #   clear_ratio: 0.8       # … below 0.8 of it
     #   hold_off: 60s          # over when its condition has been off for so long; 0: at once
+    #   steps:                 # severity by ratio and duration; left when it was below for as long
+    #     - {to: critical, ratio: 3, for: 10min}
     #   auto_ack: true         # over when its condition is; false: when it is acknowledged too
     #   latching: false        # stays until it is acknowledged after its condition's end
     #   re_alarm_after: 8h     # acknowledged and still on: it calls again; never when left out

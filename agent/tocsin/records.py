@@ -168,11 +168,12 @@ class Change(StrEnum):
 
     RAISED = "raised"
     CLEARED = "cleared"
+    STEPPED = "stepped"  # it goes on, and matters more or less
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A condition that began or ended, with its evidence.
+    """A condition that began, ended or changed its severity, with its evidence.
 
     Attributes:
         asset: id of the asset.
@@ -183,6 +184,7 @@ class Transition:
         score: that window's score, with `threshold` and `ratio`; None where nothing was scored.
         window_start_s: the window's first sample; with `window_end_s` and `window_rows`.
         contributions: channels, largest share first.
+        severity: of the alarm at that time; None for that of the asset.
     """
 
     asset: str
@@ -197,6 +199,7 @@ class Transition:
     window_end_s: float
     window_rows: int
     contributions: tuple[Contribution, ...] = ()
+    severity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tocsin.alarm_count import AlarmCount
+from tocsin.alarms.alarm import Severity
 from tocsin.alarms.detector import AlarmRule
+from tocsin.alarms.escalation import Escalation
 from tocsin.alarms.hold_off import HoldOff
 from tocsin.alarms.stale import Staleness
 from tocsin.config import AssetSettings
@@ -75,6 +77,7 @@ class AssetWorker:
         self.asset = settings.id
         self._settings, self._bundle, self._desk = settings, bundle, report
         self._hold_off = HoldOff(settings.alarm.hold_off)
+        self._escalation = Escalation(settings.alarm.escalation(), Severity(settings.severity))
         self._loaded, self._is_active, self._publish_score = loaded, is_active, publish_score
         self._outbox, self._record = outbox, record
         self._count: AlarmCount | None = None
@@ -388,7 +391,10 @@ class AssetWorker:
             self._report(transition)
         for part in parts:
             self._count.take(part)
-            for transition in part.transitions:
+            ratio = np.where(part.held, np.nan, part.scores.ratio)
+            for transition in self._escalation.take(
+                part.windows.end_s, ratio, part.transitions, self.asset, line.alarm
+            ):
                 self._report(transition)
             if len(part.windows):
                 self._pass_time(float(part.windows.end_s[-1]))

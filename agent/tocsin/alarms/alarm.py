@@ -117,6 +117,7 @@ class Alarm:
         suppressors: alarms that suppress it.
         suppressed_by: who suppressed it, or None.
         out_of_service_by: who took it out of service, or None.
+        stepped: severity by its ratio and duration; None for that of the asset.
     """
 
     id: str
@@ -140,6 +141,12 @@ class Alarm:
     suppressors: tuple[str, ...] = ()
     suppressed_by: str | None = None
     out_of_service_by: str | None = None
+    stepped: Severity | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How much it matters now."""
+        return self.stepped or self.context.severity
 
     @property
     def alarm_class(self) -> AlarmClass:

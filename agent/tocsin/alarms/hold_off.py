@@ -28,6 +28,9 @@ class HoldOff:
 
     def take(self, transition: Transition) -> Iterator[Transition]:
         """What is to be told of a transition, now that it came."""
+        if transition.change is Change.STEPPED:
+            yield transition
+            return
         end = self._ends.pop(transition.alarm, None)
         if end is not None and self._has_lasted(end, transition.time_s):
             yield end

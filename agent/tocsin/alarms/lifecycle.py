@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState
+from tocsin.alarms.alarm import Alarm, AlarmContext, AlarmState, Severity
 from tocsin.alarms.sentence import ended, sentence
 from tocsin.alarms.words import say
 from tocsin.records import Transition
@@ -36,6 +36,8 @@ class Event(StrEnum):
     CLEAR_LATCHING = "clear, latching: true"
     ACK = "ack"
     RE_ALARM = "re_alarm"
+    STEP_UP = "step_up"
+    STEP_DOWN = "step_down"
     SHELVE = "shelve"
     UNSHELVE = "unshelve"
     SUPPRESS = "suppress"
@@ -65,6 +67,8 @@ TABLE: Mapping[Event, Mapping[AlarmState, Cell]] = {
     Event.CLEAR_LATCHING: _row(    __,    _L,   _L,   __,   __,    _S,    _D,    _O),
     Event.ACK: _row(               __,    _A,   __,   _N,   _N,    __,    __,    __),
     Event.RE_ALARM: _row(          __,    __,   _U,   __,   __,    __,    __,    __),
+    Event.STEP_UP: _row(           __,    _U,   _U,   __,   __,    _S,    _D,    _O),
+    Event.STEP_DOWN: _row(         __,    _U,   _A,   __,   __,    _S,    _D,    _O),
     Event.SHELVE: _row(            _S,    _S,   _S,   _S,   _S,    _S,    _D,    _O),
     Event.UNSHELVE: _row(          __,    __,   __,   __,   __,    _B,    _B,    _B),
     Event.SUPPRESS: _row(          _D,    _D,   _D,   _D,   _D,    _D,    _D,    _O),
@@ -152,7 +156,8 @@ class Step:
     def flaps(self) -> bool:
         """The condition came again before its end was believed: it is counted, and nobody has to be told."""
         before, after = self.before, self.after
-        return before is not None and after.flaps > before.flaps and after.state is before.state
+        same = before is not None and (after.state, after.severity) == (before.state, before.severity)
+        return before is not None and same and after.flaps > before.flaps
 
 
 def take(alarm: Alarm | None, happening: Happening, new_id: str) -> Step | None:
@@ -219,6 +224,7 @@ def _raise(alarm: Alarm, happening: Happening) -> Alarm:
         flaps=alarm.flaps + alarm.active,
         latest=transition,
         contributions=transition.contributions,
+        stepped=None if transition.severity is None else Severity(transition.severity),
         text=sentence(transition, happening.context),
         context=happening.context,
     )
@@ -236,6 +242,15 @@ def _clear(alarm: Alarm, happening: Happening) -> Alarm:
         text=ended(transition.asset, transition.cause, happening.context.language),
         context=happening.context,
     )
+
+
+def _step(alarm: Alarm, happening: Happening) -> Alarm:
+    transition, latest = happening.transition, alarm.latest
+    if not alarm.active or transition.severity is None or transition.ratio is None:
+        return alarm
+    score = None if latest.threshold is None else transition.ratio * latest.threshold
+    latest = replace(latest, time_s=transition.time_s, ratio=transition.ratio, score=score)
+    return replace(alarm, latest=latest, stepped=Severity(transition.severity))
 
 
 def _ack(alarm: Alarm, happening: Happening) -> Alarm:
@@ -297,6 +312,8 @@ EFFECTS: Mapping[Event, Callable[[Alarm, Happening], Alarm]] = {
     Event.CLEAR_LATCHING: _clear,
     Event.ACK: _ack,
     Event.RE_ALARM: lambda alarm, _: alarm,
+    Event.STEP_UP: _step,
+    Event.STEP_DOWN: _step,
     Event.SHELVE: _shelve,
     Event.UNSHELVE: _unshelve,
     Event.SUPPRESS: _suppress,

@@ -30,7 +30,9 @@ from tocsin.delivery.wire import (
 log = logging.getLogger(__name__)
 
 _ALARM = TypeAdapter(Alarm)
-_OF_DETECTORS = frozenset({Event.RAISE, Event.CLEAR, Event.CLEAR_UNACKED, Event.CLEAR_LATCHING})
+_OF_DETECTORS = frozenset(
+    {Event.RAISE, Event.CLEAR, Event.CLEAR_UNACKED, Event.CLEAR_LATCHING, Event.STEP_UP, Event.STEP_DOWN}
+)
 
 
 class AlarmStore:

@@ -480,8 +480,8 @@ def alarm_body(alarm: Alarm, quality: TimeQuality) -> AlarmBody:
         acked=alarm.acked_s is not None,
         shelved=alarm.shelved_until_s is not None,
         suppressed=bool(alarm.suppressors) or alarm.suppressed_by is not None,
-        severity=context.severity,
-        severity_code=context.severity.code,
+        severity=alarm.severity,
+        severity_code=alarm.severity.code,
         score=number(latest.score),
         threshold=number(latest.threshold),
         ratio=number(latest.ratio),
@@ -518,7 +518,7 @@ def flood_body(flood: Flood, now_s: float, quality: TimeQuality) -> FloodBody:
                 alarm=alarm.latest.alarm,
                 asset=alarm.latest.asset,
                 time=rfc3339(alarm.latest.time_s),
-                severity=alarm.context.severity,
+                severity=alarm.severity,
                 text=alarm.text,
             )
             for alarm in flood.alarms[:MAX_FLOOD]
@@ -534,7 +534,7 @@ def audit_of(step: Step) -> AuditBody:
         id=step.after.id,
         action=step.cause.event,
         by=step.cause.by or None,
-        severity=step.after.context.severity,
+        severity=step.after.severity,
         from_=AlarmState.NORMAL if step.before is None else step.before.state,
         to=step.after.state,
         outcome="done",
