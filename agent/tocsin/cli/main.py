@@ -40,6 +40,7 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "config": ("tocsin.cli.config:config", "Check, show and explain the agent's configuration."),
     "doctor": ("tocsin.cli.doctor:doctor", "Look whether this machine has what it needs, and say how to mend it."),
     "mqtt": ("tocsin.cli.mqtt:mqtt", "Listen to what the agents publish, publish, and clean up."),
+    "fleet": ("tocsin_fleet.authority.cli:fleet", "Certificates for devices and their broker.  [extra: fleet]"),
     "inbox": ("tocsin_fleet.inbox.cli:inbox", "Receive, keep and forward the events of all devices.  [extra: fleet]"),
 }
 

@@ -33,6 +33,23 @@ _VERSIONS: Mapping[Protocol, MQTTProtocolVersion] = {
     "5": MQTTProtocolVersion.MQTTv5,
     "3.1.1": MQTTProtocolVersion.MQTTv311,
 }
+_BROKERS_CERTIFICATE = (  # OpenSSL's codes
+    ({10}, "the broker's certificate has expired: renew it there; is this device's clock right?"),
+    ({9}, "the broker's certificate is not valid yet: is this device's clock right?"),
+    ({62, 64}, "the broker's certificate is for another name: write `mqtt.host` as the certificate has it"),
+    ({7, 18, 19, 20, 21}, "another authority signed the broker's certificate: `mqtt.tls.ca_file` has to be that one's"),
+)
+_OTHER_CERTIFICATE = "the broker's certificate is not to be trusted: see `mqtt.tls.ca_file`"
+_ALERTS = {
+    "CERTIFICATE_EXPIRED": "the broker says that this device's certificate has expired: renew `mqtt.tls.cert_file`",
+    "CERTIFICATE_REVOKED": "the broker says that this device's certificate was revoked: enroll the device anew",
+    "UNKNOWN_CA": "the broker does not know the authority of this device's certificate: `mqtt.tls.cert_file` has to be "
+    "of the broker's own",
+    "CERTIFICATE_REQUIRED": "the broker wants a certificate: give `mqtt.tls.cert_file` and `key_file`",
+    "HANDSHAKE_FAILURE": "the broker refuses the handshake: does it want a certificate (`mqtt.tls.cert_file`)?",
+    "BAD_CERTIFICATE": "the broker says that this device's certificate is bad: is `mqtt.tls.cert_file` for clients?",
+    "UNSUPPORTED_CERTIFICATE": "the broker says that this device's certificate is not one for clients",
+}
 _UNSUPPORTED = frozenset({0x84, 0x01})  # "unsupported protocol version" of MQTT 5 and of 3.1.1
 
 
@@ -201,10 +218,7 @@ class Connection:
             else:
                 client.connect(access.host, access.port, access.keepalive_s)
         except (OSError, ValueError) as error:
-            hint = "is the broker running, and `mqtt:` right?"
-            if isinstance(error, socket.gaierror):
-                hint = "no name server knows it: is the name right, is there a network? Its address does, too"
-            raise BrokerError(f"{where}: {_said(error)}: {hint}") from error
+            raise BrokerError(f"{where}: {_said(error)}: {_hint(error)}") from error
         client.loop_start()
         try:
             answer: _Opened | Closed = self._answers.get(timeout=CONNECT_TIMEOUT_S)
@@ -212,6 +226,9 @@ class Connection:
             answer = Closed(f"no answer within {CONNECT_TIMEOUT_S:g} s")
         if isinstance(answer, Closed) or answer.code in _UNSUPPORTED:
             self._drop()
+            refused = _refused_by(access) if isinstance(answer, Closed) else None
+            if refused is not None:
+                raise BrokerError(f"{where}: {refused}")
             raise _UnsupportedError(f"{where}: no connection with MQTT {protocol}: {answer.reason}")
         if answer.code:
             self._drop()
@@ -315,6 +332,34 @@ class Connection:
             except OSError as error:
                 log.debug("already closed: %s", error)
         self._client.loop_stop()
+
+
+def _hint(error: Exception) -> str:
+    """What to do where there is no connection."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return next((hint for codes, hint in _BROKERS_CERTIFICATE if error.verify_code in codes), _OTHER_CERTIFICATE)
+    if isinstance(error, socket.gaierror):
+        return "no name server knows it: is the name right, is there a network? Its address does, too"
+    return "is the broker running, and `mqtt:` right?"
+
+
+def _refused_by(access: Access) -> str | None:
+    """Why a broker ends a connection right after the handshake: of TLS 1.3 its alert comes only then."""
+    if access.tls is None:
+        return None
+    try:
+        with (
+            socket.create_connection((access.host, access.port), CONNECT_TIMEOUT_S) as plain,
+            access.tls.wrap_socket(plain, server_hostname=access.host) as wrapped,
+        ):
+            wrapped.settimeout(CONNECT_TIMEOUT_S)
+            wrapped.recv(1)
+    except ssl.SSLError as error:
+        said = f"{error.reason or error}".upper().replace(" ", "_")
+        return next((text for alert, text in _ALERTS.items() if alert in said), f"TLS failed: {_said(error)}")
+    except OSError as error:
+        log.debug("no alert: %s", error)
+    return None
 
 
 def _said(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""A small own certificate authority: certificates for devices and their broker."""
