@@ -42,11 +42,13 @@ fuzz: $(ENVIRONMENT)  ## send a million damaged bytes to every parser of sources
 
 ROUNDS ?= 10
 SECONDS ?= 300
-chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, a dead Modbus slave for minutes (ROUNDS=10 SECONDS=300)
+CUTS ?= 5000
+chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, cuts of the power, a dead Modbus slave (ROUNDS=10 CUTS=5000 SECONDS=300)
 	@.ci/mosquitto
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/sources/test_chaos.py
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/agent/test_recorder.py -k kill
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q -s --timeout 3600 tests/fleet/test_inbox.py -k killed
+	@CHAOS_CUTS=$(CUTS) python -m pytest -q -s tests/delivery/test_power_cut.py
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS)
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS) --shared
 
