@@ -99,3 +99,21 @@ def test_a_subscription_that_is_refused_is_said_with_exit_code_6():
 )
 def test_whatever_is_published_is_one_line(payload):
     assert "\n" not in readable(Received("tocsin/x", payload, 0, False))
+
+
+def test_what_people_did_is_shown_as_it_is_and_a_flood_as_a_list():
+    audit = {
+        "time": "2025-03-09T14:05:59.250Z",
+        "alarm": "p-anomaly",
+        "action": "ack",
+        "by": "ann",
+        "severity": "major",
+    }
+    line = readable(Received("tocsin/edge-1/event/audit", json.dumps(audit).encode(), 1, False))
+    assert line.startswith("tocsin/edge-1/event/audit {") and '"by": "ann"' in line
+    alarms = [{"time": f"t{n}", "severity": "major", "text": f"press-{n} trips"} for n in range(2)]
+    flood = {"type": "begin", "time": "t9", "text": "12 new alarms", "count": 12, "alarms": alarms}
+    shown = readable(Received("tocsin/edge-1/event/flood", json.dumps(flood).encode(), 1, False)).splitlines()
+    assert shown == ["t9 FLOOD 12 new alarms", "   t0 major press-0 trips", "   t1 major press-1 trips"]
+    over = readable(Received("x/y/event/flood", json.dumps(flood | {"type": "end"}).encode(), 1, False))
+    assert over == "t9 FLOOD OVER 12 new alarms"

@@ -273,7 +273,7 @@ def readable(message: Received) -> str:
         return _alarm_line(payload["after"], str(payload.get("type", "")), bool(payload.get("replayed")))
     if isinstance(payload, dict) and isinstance(payload.get("alarms"), list) and "count" in payload:
         return _flood_lines(payload)
-    if isinstance(payload, dict) and "severity" in payload:
+    if isinstance(payload, dict) and "severity" in payload and "state" in payload:
         return _alarm_line(payload, str(payload.get("state", "")), bool(payload.get("replayed")))
     text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
     return f"{message.topic} {text or '(gone)'}"
