@@ -34,7 +34,7 @@ def mqtt() -> None:
     """Listen to what the agents publish, publish, and clean up."""
 
 
-def BROKER(command: Callable[..., None]) -> Callable[..., None]:
+def BROKER(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that name a broker: `path`, `host`, `port`."""
     for option in (
         click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]"),
