@@ -48,6 +48,7 @@ chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, cuts of
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/sources/test_chaos.py
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/agent/test_recorder.py -k kill
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q -s --timeout 3600 tests/fleet/test_inbox.py -k killed
+	@CHAOS_ALARMS=86400 python -m pytest -q -s tests/delivery/test_outage.py
 	@CHAOS_CUTS=$(CUTS) python -m pytest -q -s tests/delivery/test_power_cut.py
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS)
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS) --shared

@@ -61,6 +61,15 @@ def test_a_flood_that_never_settles_is_told_after_half_a_minute() -> None:
     assert [flood.count for flood in told] == [40]
 
 
+def test_one_alarm_of_another_year_hides_no_flood() -> None:
+    watch = FloodWatch()
+    watch.new(alarm(99, WALL_S + 1e9), WALL_S)
+    for n in range(10):
+        watch.new(alarm(n, WALL_S + n), WALL_S + n)
+    (flood,) = looks(watch, WALL_S + 10, 30)
+    assert flood.count == 10 and flood.alarms[0].latest.asset == "press-0"
+
+
 def test_a_clock_that_is_set_ends_no_wait() -> None:
     watch = FloodWatch()
     for n in range(10):

@@ -130,8 +130,8 @@ def kept(folder: Path) -> list[str]:
             return []
 
 
-def names(count: int) -> list[str]:
-    return [f"pump-{n}-anomaly" for n in range(count)]
+def names(count: int, form: str = "pump-{}-anomaly") -> list[str]:
+    return [form.format(n) for n in range(count)]
 
 
 @pytest.mark.broker
@@ -189,8 +189,17 @@ def test_new_alarms_are_shown_listed_and_forwarded_once(agent, receive, phone, u
     process.send_signal(signal.SIGINT)
     assert process.wait(15) == 0
     command = [sys.executable, "-m", "tocsin.cli.main", "inbox", "--list", "5", "--json", "--database"]
+    agent.tell(range(2, 4))
+    alone = receive()  # nobody is told meanwhile
+    until(lambda: len(kept(tmp_path)) == 4, 30)
+    alone.send_signal(signal.SIGTERM)
+    assert alone.wait(15) == 0
+    process = receive("--notify", tmp_path / "notify.txt")
+    agent.tell(range(4, 5))
+    until(lambda: len(phone.told) == 3, 30)
+    assert phone.told[2]["title"] == "major at pump-4", "of old alarms nobody is told"
     listed = subprocess.run([*command, f"sqlite:///{tmp_path}/inbox.db"], capture_output=True, text=True, check=True)
-    assert [json.loads(line)["after"]["asset"] for line in listed.stdout.splitlines()] == ["pump-0", "pump-1"]
+    assert [json.loads(line)["after"]["asset"] for line in listed.stdout.splitlines()] == names(5, "pump-{}")
 
 
 def test_an_event_is_kept_once_and_the_rest_of_its_batch_is_new(tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ class FloodWatch:
 
     def new(self, alarm: Alarm, now_s: float) -> None:
         """An alarm that begins to call, at epoch seconds."""
+        self._came = [each for each in self._came if 0 <= now_s - each[0] < WITHIN_S][1 - KEPT :]
         self._came.append((now_s, alarm))
-        newest = max(one.latest.time_s for _, one in self._came)
-        self._came = [each for each in self._came if newest - each[1].latest.time_s < WITHIN_S][-KEPT:]
+        near = [one for _, one in self._came if abs(alarm.latest.time_s - one.latest.time_s) < WITHIN_S]
         if self._flood is not None:
             listed = _ordered((*self._flood.alarms, alarm))[:KEPT]
             self._flood = replace(self._flood, alarms=listed, count=self._flood.count + 1)
-        elif len(self._came) >= BEGINS:
-            listed = _ordered(tuple(one for _, one in self._came))
+        elif len(near) >= BEGINS:
+            listed = _ordered(tuple(near))
             self._flood, self._told, self._began_s = Flood(listed[0].id, listed, len(listed)), False, now_s
 
     def look(self, now_s: float) -> Flood | None:

@@ -73,7 +73,7 @@ def inbox(
         if forwarder is not None:
             forwarder.wake()
 
-    receiver = Inbox(Access.read(settings), settings.prefix, name, store, new)
+    receiver = Inbox(Access.read(settings), settings.prefix, name, store, new, forwarder is not None)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         receiver.stop()

@@ -13,6 +13,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
@@ -64,10 +65,20 @@ class Inbox:
         name: of this inbox: each has a session of its own at the broker.
         store: where events are kept.
         show: called with each event that is new, after it is kept.
+        forwards: somebody is told of alarms; else none of them waits to be told.
     """
 
-    def __init__(self, access: Access, prefix: str, name: str, store: Store, show: Callable[[Stored], object]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        prefix: str,
+        name: str,
+        store: Store,
+        show: Callable[[Stored], object],
+        forwards: bool = False,
+    ) -> None:
         self._access, self._prefix, self._name, self._store, self._show = access, prefix, name, store, show
+        self._forwards = forwards
         self._stopping = threading.Event()
         self.stored = self.repeated = self.unreadable = 0
 
@@ -127,7 +138,7 @@ class Inbox:
                 self.unreadable += 1
                 log.warning("%s: not an event of an agent, left out", message.topic)
             else:
-                keep.append(found)
+                keep.append(found if self._forwards else replace(found, forwarded=True))
         new = self._store.add(keep)
         self.stored += len(new)
         self.repeated += len(keep) - len(new)
