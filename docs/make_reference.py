@@ -268,10 +268,11 @@ while its condition is on, else `latched` where it was, else `normal`.
 |---|---|
 | any, from `normal` | an occurrence begins: a new `id`, `event/alarm` of type `new` |
 | any, to `normal` | it ends: `end`, and an empty `alarm/<alarm>` |
-| raise | `count` + 1, and `flaps` + 1 where it was on; sentence, scores and channels are those of the newest raise |
+| raise | `count` + 1; where it was on `flaps` + 1, and no event; sentence, scores, channels: of the newest raise |
 | clear | `cleared`; the condition is followed also while it is held back |
 | ack | `acked_at`, `acked_by`; forgotten when it leaves `acked` for anything but `normal` |
 | re_alarm | an acknowledged alarm has been on for `re_alarm_after` |
+| step_up, step_down | by `alarm.steps`: `severity`, `ratio`; one that becomes more severe calls again |
 | unshelve | by a command, or by the clock |
 | suppressor on, off | an alarm of `suppressed_by` begins, ends |
 | retire | its asset or rule was taken out of the configuration |
