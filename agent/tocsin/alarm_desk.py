@@ -28,7 +28,7 @@ from tocsin.alarms.sentence import flood_sentence
 from tocsin.delivery.alarm_store import AlarmStore
 from tocsin.delivery.clock import TimeQuality, time_quality
 from tocsin.delivery.outbox import Outbox
-from tocsin.delivery.wire import audit_of_nothing
+from tocsin.delivery.told import audit_of_nothing
 from tocsin.records import Change, Transition
 
 log = logging.getLogger(__name__)

@@ -16,18 +16,8 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tocsin.delivery.home_assistant import discovery, discovery_topic
-from tocsin.delivery.wire import (
-    AgentInfo,
-    AssetHealth,
-    AssetInfo,
-    HardwareInfo,
-    Health,
-    Info,
-    Score,
-    Topics,
-    alarm_body,
-    alarm_change,
-)
+from tocsin.delivery.told import alarm_body, alarm_change
+from tocsin.delivery.wire import AgentInfo, AssetHealth, AssetInfo, HardwareInfo, Health, Info, Score, Topics
 
 from .conftest import DEVICE, healthy
 from .test_wire import step_of

@@ -10,16 +10,8 @@ from pydantic import ValidationError
 
 from tocsin.alarms.alarm import AlarmContext
 from tocsin.alarms.lifecycle import Event, Happening, take
-from tocsin.delivery.wire import (
-    AlarmEvent,
-    AlarmMessage,
-    Envelope,
-    Score,
-    alarm_body,
-    alarm_change,
-    rfc3339,
-    stamp,
-)
+from tocsin.delivery.told import alarm_body, alarm_change
+from tocsin.delivery.wire import AlarmEvent, AlarmMessage, Envelope, Score, rfc3339, stamp
 from tocsin.records import Change, Contribution, Transition
 
 CONTEXT = AlarmContext(model_name="pump-1", model_version="1.0.0", model_digest="ab", advice="Look at the filter.")

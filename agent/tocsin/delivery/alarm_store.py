@@ -15,17 +15,8 @@ from tocsin.alarms.flood import Flood
 from tocsin.alarms.lifecycle import Event, Kind, Step
 from tocsin.delivery.clock import TimeQuality
 from tocsin.delivery.outbox import Outbox, Priority
-from tocsin.delivery.wire import (
-    EVENT_ALARM,
-    EVENT_AUDIT,
-    EVENT_FLOOD,
-    AuditBody,
-    alarm_body,
-    alarm_change,
-    alarm_topic,
-    audit_of,
-    flood_body,
-)
+from tocsin.delivery.told import alarm_body, alarm_change, audit_of, flood_body
+from tocsin.delivery.wire import EVENT_ALARM, EVENT_AUDIT, EVENT_FLOOD, AuditBody, alarm_topic
 
 log = logging.getLogger(__name__)
 
