@@ -280,3 +280,32 @@ def test_services_that_are_not_there_are_told_at_once_and_no_secret_is(tmp_path:
     command = [sys.executable, "-m", "tocsin.cli.main", "inbox", "--notify", path, "--database", "sqlite://"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 3 and says in done.stderr and "token-of-mine" not in done.stderr + done.stdout
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[" * 5000,
+        b"\xff" * 99,
+        b'{"events": [[1]]}',
+        b'{"events": [[1, 99999999999999999999999]]}',
+        b'{"events": [[-1, 1]]}',
+        b'{"events": "all"}',
+        b'{"replay": "perhaps"}',
+    ],
+)
+def test_an_acknowledgement_that_is_none_changes_nothing_and_ends_no_connection(
+    agent, broker, consume, until, payload
+) -> None:
+    hears = consume(broker.port)
+    agent.tell(range(3))
+    until(lambda: agent.publisher.statistics.settled and agent.publisher.statistics.acknowledged >= 3)
+    connects = agent.publisher.statistics.connects
+    hears._client.publish(f"tocsin/{DEVICE}/ack/events", payload, 1)
+    rows = agent.outbox.pending(9)
+    hears._client.publish(f"tocsin/{DEVICE}/ack/events", json.dumps({"events": [[rows[0].boot, rows[0].seq]]}), 1)
+    until(lambda: agent.outbox.depth() == 2)
+    assert agent.publisher.statistics.connects == connects

@@ -288,7 +288,7 @@ class Publisher:
                 elif isinstance(item, Info) and self._connection is not None:
                     self._say_info(self._connection)
                 elif isinstance(item, Received):
-                    self._take_message(item)
+                    self._take_safely(item)
                 elif isinstance(item, _Reply):
                     self._answer(item)
                 elif isinstance(item, Subscribed) and item.refused:
@@ -298,6 +298,17 @@ class Publisher:
                 item = self._inbox.get_nowait()
         except Empty:
             return None
+
+    def _take_safely(self, message: Received) -> None:
+        """A message that cannot be taken is forgotten: the broker would bring it again at every connect."""
+        try:
+            self._take_message(message)
+        except sqlite3.Error:
+            raise
+        except Exception:
+            log.exception("%s: a message that cannot be taken is left out", message.topic)
+            if self._session_s and self._connection is not None:
+                self._connection.acknowledge(message)
 
     def _take_message(self, message: Received) -> None:
         """A request; or a consumer has stored events; or Home Assistant has started, and forgot what it was told."""

@@ -38,6 +38,7 @@ _FIRST_S, _LAST_S = -62135596800.0, 253402300799.9995  # the years 1 to 9999
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2025-03-09T14:05:59.250Z"])]
 Count = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]  # as SQLite keeps it
 Quality = Literal[192, 0, 500]
 
 
@@ -259,7 +260,7 @@ class FloodEvent(FloodBody, Envelope):
 class EventAck(Wire):
     """What a consumer says on `ack/events` where delivery is `end_to_end`: it has stored these events."""
 
-    events: list[tuple[Count, Count]] = Field([], max_length=1000, description="boot and seq of each")
+    events: list[tuple[Number, Number]] = Field([], max_length=1000, description="boot and seq of each")
     replay: bool = Field(
         False, description="send again all that was not acknowledged: the consumer, or its broker, is new"
     )
