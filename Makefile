@@ -8,17 +8,17 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 ENVIRONMENT := .venv/.project
 
-.PHONY: help demo test check format bench fuzz chaos scaling promise detection docs lock clean
+.PHONY: help demo test check format bench fuzz chaos chaos-ota scaling promise detection docs lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(ENVIRONMENT)  ## train on a real recording, then watch the agent raise alarms over MQTT
 	@tocsin demo $(ARGS)
 
 WORKERS ?= auto
 test: $(ENVIRONMENT)  ## run all tests, in as many processes as there are cores; ARGS="-k outbox" for some, WORKERS=0 for one
-	@.ci/mosquitto
+	@.ci/programs
 	@python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(ENVIRONMENT)  ## format, lint, types, import rules, repository rules
@@ -32,26 +32,39 @@ format: $(ENVIRONMENT)  ## mend format and what lint can mend
 	@ruff check --fix .
 
 BUNDLE ?= tests/data/small.tocsin
-bench: $(ENVIRONMENT)  ## measure the device's footprint, both TFLite runtimes, the serial source (BUNDLE=file.tocsin)
+bench: $(ENVIRONMENT)  ## measure the footprint, both TFLite runtimes, the serial source, updates (BUNDLE=file.tocsin)
 	@python benchmarks/device_footprint.py "$(BUNDLE)"
 	@python benchmarks/runtimes.py "$(BUNDLE)"
 	@python benchmarks/source_rate.py
+	@python benchmarks/update_cost.py "$(BUNDLE)"
 
 fuzz: $(ENVIRONMENT)  ## send a million damaged bytes to every parser of sources
 	@FUZZ_BYTES=1000000 python -m pytest -q tests/sources/test_fuzz.py
 
 ROUNDS ?= 10
+KILLS ?= 200
 SECONDS ?= 300
 CUTS ?= 5000
-chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, cuts of the power, a dead Modbus slave (ROUNDS=10 CUTS=5000 SECONDS=300)
-	@.ci/mosquitto
+chaos: $(ENVIRONMENT)  ## clocks that are set, sensors that fail, kills, cuts of the power, bad disks, damaged files, a dead Modbus slave (ROUNDS=10 KILLS=200 CUTS=5000)
+	@.ci/programs
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/sources/test_chaos.py
 	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q --timeout 3600 tests/agent/test_recorder.py -k kill
-	@CHAOS_ROUNDS=$(ROUNDS) python -m pytest -q -s --timeout 3600 tests/fleet/test_inbox.py -k killed
+	@CHAOS_KILLS=$(KILLS) python -m pytest -q -s --timeout 3600 tests/delivery/test_broker.py -k "killed or denies"
+	@python -m pytest -q -s tests/fleet/test_authority.py -k "certificate"
+	@CHAOS_ROUNDS=$(KILLS) python -m pytest -q -s --timeout 3600 tests/fleet/test_inbox.py -k killed
 	@CHAOS_ALARMS=86400 python -m pytest -q -s tests/delivery/test_outage.py
 	@CHAOS_CUTS=$(CUTS) python -m pytest -q -s tests/delivery/test_power_cut.py
+	@CHAOS_DAMAGES=2000 python -m pytest -q -s tests/delivery/test_damage.py
+	@python -m pytest -q -s tests/agent/test_bad_disk.py
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS)
 	@python benchmarks/modbus_slaves.py --seconds $(SECONDS) --shared
+
+MODELS ?= 2000
+FLEET ?= 1000
+chaos-ota: $(ENVIRONMENT)  ## updates: kills in every state, attacks, cut downloads, damaged models, a fleet (MODELS=2000 FLEET=1000)
+	@.ci/programs
+	@CHAOS_MODELS=$(MODELS) python -m pytest -q -s --timeout 7200 tests/update
+	@CHAOS_FLEET=$(FLEET) python -m pytest -q -s --timeout 7200 tests/fleet/test_rollout.py
 
 scaling: $(ENVIRONMENT)  ## measure seconds and memory of training on 1, 10 and 100 hours: ARGS="--hours 1,10"
 	@python benchmarks/train_memory.py $(ARGS)

@@ -5,8 +5,9 @@ With `--check` it writes nothing, and ends with 1 and the differences where a pa
 ```
 click's commands            ─► reference/commands.md
 tocsin.config               ─► configure/settings.md
-tocsin.delivery.wire        ─► reference/messages.md, reference/schema/*.json
+tocsin.delivery.wire        ─► reference/messages.md, reference/schema/*.json, reference/asyncapi.json
 tocsin.alarms.lifecycle     ─► reference/alarm-states.md
+tocsin.monitoring.metrics   ─► reference/metrics.md
 tocsin_trainer.metrics_file ─► reference/schema/metrics.json
 ```
 """
@@ -17,45 +18,92 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from pydantic.json_schema import models_json_schema
 
+import tocsin
 from tocsin.alarms.alarm import AlarmState
 from tocsin.alarms.lifecycle import BACK, TABLE
 from tocsin.cli.main import cli
 from tocsin.config import AgentSettings
 from tocsin.delivery.requests import AlarmRequest, Reply, ShelveRequest
 from tocsin.delivery.wire import (
+    OFFLINE,
+    ONLINE,
+    STOPPED,
     AlarmBody,
     AlarmEvent,
     AlarmMessage,
     AuditEvent,
+    Data,
+    DataMeta,
     EventAck,
     FloodEvent,
     Health,
     Info,
+    JobState,
     Score,
+    SettingState,
+    UpdateState,
     Wire,
 )
+from tocsin.monitoring.metrics import GROUPS
 from tocsin_trainer.metrics_file import schema
 
 DOCS = Path(__file__).parent
 WIDTH = 110
 MADE = "<!-- made by docs/make_reference.py: change the code instead -->\n"
 
-MESSAGES: dict[str, tuple[type[Wire], str, str]] = {  # name → model, topic under <prefix>/<device>/, how it is sent
-    "alarm-event": (AlarmEvent, "event/alarm", "QoS 1, through the outbox; one at every change of an alarm"),
-    "audit-event": (AuditEvent, "event/audit", "QoS 1, through the outbox; one for each command, shelf that ends, …"),
-    "flood-event": (FloodEvent, "event/flood", "QoS 1, through the outbox; once when many alarms begin, once after"),
-    "alarm": (AlarmMessage, "alarm/<alarm>", "QoS 1, through the outbox, retained; empty when the alarm has ended"),
-    "score": (Score, "score/<asset>", "QoS 0, only while connected; one for each window"),
-    "info": (Info, "info", "QoS 1, retained; at every connect"),
-    "health": (Health, "health", "QoS 1, retained; every `mqtt.health_interval_s`"),
-    "request": (AlarmRequest, "cmd/<command>", "to the device, not retained: `ack`, `unshelve`, `suppress`, …"),
-    "shelve-request": (ShelveRequest, "cmd/shelve", "to the device, not retained"),
-    "event-ack": (EventAck, "ack/events", "to the device, QoS 1, not retained; with `mqtt.delivery: end_to_end`"),
-    "reply": (Reply, "cmd/<command>/result", "QoS 1; also on the response topic of MQTT 5, with its correlation data"),
+
+class Message(NamedTuple):
+    """One kind of payload: its model, its topic under <prefix>/<device>/, how it is sent."""
+
+    model: type[Wire]
+    topic: str
+    how: str
+    qos: int = 1
+    retained: bool = False
+    to_device: bool = False
+
+
+MESSAGES = {
+    "alarm-event": Message(AlarmEvent, "event/alarm", "through the outbox; one at every change of an alarm"),
+    "audit-event": Message(AuditEvent, "event/audit", "through the outbox; one for each command, shelf that ends, …"),
+    "flood-event": Message(FloodEvent, "event/flood", "through the outbox; once when many alarms begin, once after"),
+    "alarm": Message(
+        AlarmMessage, "alarm/{alarm}", "through the outbox; empty when the alarm has ended", retained=True
+    ),
+    "score": Message(Score, "score/{asset}", "only while connected; one for each window", qos=0),
+    "data": Message(Data, "data/{asset}", "only while connected; every `mqtt.data_interval`, where that is set", qos=0),
+    "data-meta": Message(DataMeta, "data/{asset}/meta", "where `mqtt.data_interval` is set", retained=True),
+    "info": Message(Info, "info", "at every connect", retained=True),
+    "health": Message(Health, "health", "every `mqtt.health_interval_s`", retained=True),
+    "update": Message(UpdateState, "update/{asset}", "of assets with a `product`", retained=True),
+    "job": Message(JobState, "job/{job}", "at every state of an update", retained=True),
+    "setting-state": Message(
+        SettingState,
+        "state/{setting}",
+        "where `mqtt.settings` names it; set by its bare value on `set/<setting>`",
+        retained=True,
+    ),
+    "request": Message(
+        AlarmRequest, "cmd/{command}", "to the device: `ack`, `unshelve`, `suppress`, …", to_device=True
+    ),
+    "shelve-request": Message(ShelveRequest, "cmd/shelve", "to the device", to_device=True),
+    "event-ack": Message(EventAck, "ack/events", "to the device, with `mqtt.delivery: end_to_end`", to_device=True),
+    "reply": Message(Reply, "cmd/{command}/result", "also on the response topic of MQTT 5, with its correlation data"),
+}
+PARAMETERS = {  # of addresses
+    "prefix": "`mqtt.prefix`, `tocsin` where nothing else is set; may have levels",
+    "device": "its id",
+    "alarm": "id of a condition, for instance `pump-1-anomaly`",
+    "asset": "its id",
+    "job": "id of an update",
+    "setting": "detection or sensitivity",
+    "command": "ack, unshelve, suppress, unsuppress, out_of_service, in_service or identify",
+    "group": "one of `mqtt.groups`, or `all`",
 }
 MEANING = {  # what the schema leaves unsaid
     "mqtt.username": "name at the broker",
@@ -64,17 +112,31 @@ MEANING = {  # what the schema leaves unsaid
     "assets[].source.rate_hz": "samples a second",
     "assets[].alarm.clear_ratio": "part of the limit, 0 to 1",
     "assets[].source": "where its samples come from: `type:` and the keys of [that type](sources.md), below",
+    "sparkplug.broker.username": "name at the broker",
+    "sparkplug.broker.keepalive_s": "after so long a silence the connection counts as broken",
     "assets[].source.broker.username": "name at the broker",
     "assets[].source.broker.keepalive_s": "after so long a silence the connection counts as broken",
     "assets[].sources": "instead of `source`: one for each rate group of the bundle, by the group's name",
     "assets[].severity": "of this asset's alarms",
 }
-TITLES = {"mqtt": "The broker", "alarms": "Alarms of the device", "recording": "Recording, off when left out"}
+TITLES = {
+    "mqtt": "The broker",
+    "sparkplug": "Sparkplug B, off when left out",
+    "alarms": "Alarms of the device",
+    "recording": "Recording, off when left out",
+    "update": "Models over the air, none when left out",
+    "http": "HTTP, off when left out",
+}
 OPENED = {  # keys that only hold others
     "recording",
+    "update",
+    "http",
     "mqtt",
     "alarms",
     "mqtt.tls",
+    "sparkplug",
+    "sparkplug.broker",
+    "sparkplug.broker.tls",
     "assets",
     "assets[].source",
     "assets[].alarm",
@@ -93,11 +155,17 @@ def pages() -> dict[str, str]:
         "configure/settings.md": settings(),
         "reference/messages.md": messages(),
         "reference/alarm-states.md": alarm_states(),
+        "reference/metrics.md": metrics(),
     }
-    for name, (model, _, _) in MESSAGES.items():
-        made[f"reference/schema/{name}.json"] = json.dumps(model.model_json_schema(by_alias=True), indent=1) + "\n"
-    made["reference/schema/metrics.json"] = json.dumps(schema(), indent=1) + "\n"
+    for name, message in MESSAGES.items():
+        made[f"reference/schema/{name}.json"] = _json(message.model.model_json_schema(by_alias=True))
+    made["reference/asyncapi.json"] = _json(asyncapi())
+    made["reference/schema/metrics.json"] = _json(schema())
     return made
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def commands() -> str:
@@ -214,6 +282,22 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
+def metrics() -> str:
+    """Every figure of `/metrics`."""
+    text = f"""{MADE}# Metrics
+
+What an agent with [`http:`](../operate/metrics.md) serves at `/metrics`. Counters begin at 0 with the process where
+nothing else is said. A figure that is not known has no line. An asset's `source` is its own name, or `<asset>/<group>`.
+"""
+    for title, group in GROUPS.items():
+        rows = (
+            f"| `{one.name}` | {one.kind} | {', '.join(f'`{name}`' for name in one.labels)} | {_cell(one.meaning)} |"
+            for one in group
+        )
+        text += f"\n## {title}\n\n| metric | is a | labels | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    return text
+
+
 def messages() -> str:
     """Topics, and the keys of each payload."""
     text = f"""{MADE}# Topics and payloads
@@ -226,25 +310,96 @@ cannot be is `null`.
 |---|---|---|
 | `status` | `online`, `stopped` or `offline`, plain text | QoS 1, retained; `offline` is the will |
 """
-    for name, (_, topic, how) in MESSAGES.items():
-        text += f"| `{topic}` | [{name}](#{name}), [JSON Schema](schema/{name}.json) | {how} |\n"
+    for name, message in MESSAGES.items():
+        retained = ", retained" if message.retained else ""
+        text += (
+            f"| `{_topic(message)}` | [{name}](#{name}), [JSON Schema](schema/{name}.json) "
+            f"| QoS {message.qos}{retained}; {message.how} |\n"
+        )
     text += """
+The same for programs: [AsyncAPI 3](asyncapi.json). What goes to the device must not be retained; a group's devices hear
+commands on `<prefix>/_group/<group>/cmd/<command>` too.
+
 What went through the outbox carries `schema`, `boot`, `seq` and `replayed`. Delivery is at least once: drop what has
 the same (`device`, `boot`, `seq`) as something before.
 """
     body = set(AlarmBody.model_json_schema(by_alias=True)["properties"])
-    for name, (model, topic, _) in MESSAGES.items():
-        text += f"\n## {name}\n\n`<prefix>/<device>/{topic}`\n\n"
-        if issubclass(model, AlarmBody):
+    for name, message in MESSAGES.items():
+        text += f"\n## {name}\n\n`<prefix>/<device>/{_topic(message)}`\n\n"
+        of_alarm = issubclass(message.model, AlarmBody)
+        if of_alarm:
             text += "The keys of [AlarmBody](#alarmbody), and these:\n\n"
-        text += _table(model.model_json_schema(by_alias=True), body if issubclass(model, AlarmBody) else set())
+        text += _table(message.model.model_json_schema(by_alias=True), body if of_alarm else set())
     parts: dict[str, dict[str, Any]] = {}
-    for model, _, _ in MESSAGES.values():
-        parts |= {k: v for k, v in model.model_json_schema(by_alias=True).get("$defs", {}).items() if "properties" in v}
+    for message in MESSAGES.values():
+        forms = message.model.model_json_schema(by_alias=True).get("$defs", {})
+        parts |= {name: form for name, form in forms.items() if "properties" in form}
     text += "\n## Parts\n"
     for name in sorted(parts):
         text += f"\n### {name}\n\n{_table(parts[name])}"
     return text
+
+
+def _topic(message: Message) -> str:
+    return re.sub(r"{(\w+)}", r"<\1>", message.topic)
+
+
+def asyncapi() -> dict[str, Any]:
+    """The whole API as an AsyncAPI 3.0 document, from the same models."""
+    models = [(message.model, "validation") for message in MESSAGES.values()]
+    forms, parts = models_json_schema(models, by_alias=True, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    addresses = {name: f"{{prefix}}/{{device}}/{message.topic}" for name, message in MESSAGES.items()}
+    messages: dict[str, Any] = {
+        name: {
+            "title": message.model.__name__,
+            "contentType": "application/json",
+            "payload": forms[(message.model, "validation")],
+        }
+        for name, message in MESSAGES.items()
+    }
+    status = {"type": "string", "enum": [ONLINE, STOPPED, OFFLINE], "description": "offline is the will"}
+    messages["status"] = {"title": "Status", "contentType": "text/plain", "payload": status}
+    addresses["status"] = "{prefix}/{device}/status"
+    channels = {name: _channel(address, name) for name, address in addresses.items()}
+    channels["group-request"] = _channel("{prefix}/_group/{group}/cmd/{command}", "request", "shelve-request")
+    operations = {name: _operation(name, message) for name, message in MESSAGES.items() if name != "reply"}
+    operations["status"] = _operation("status", Message(Wire, "status", "at every connect and end", retained=True))
+    operations["group-request"] = _operation("group-request", MESSAGES["request"])
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Tocsin",
+            "version": tocsin.__version__,
+            "description": "What a device says and hears over MQTT. Made by docs/make_reference.py.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": parts["$defs"]},
+    }
+
+
+def _channel(address: str, *messages: str) -> dict[str, Any]:
+    parameters = {name: {"description": PARAMETERS[name]} for name in re.findall(r"{(\w+)}", address)}
+    return {
+        "address": address,
+        "parameters": parameters,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+    }
+
+
+def _operation(name: str, message: Message) -> dict[str, Any]:
+    """What the device does: it sends, or receives and, where it is a command, replies."""
+    operation: dict[str, Any] = {
+        "action": "receive" if message.to_device else "send",
+        "summary": message.how,
+        "channel": {"$ref": f"#/channels/{name}"},
+        "bindings": {"mqtt": {"qos": message.qos, "retain": message.retained, "bindingVersion": "0.2.0"}},
+    }
+    if "request" in name:
+        operation["reply"] = {"channel": {"$ref": "#/channels/reply"}}
+    return operation
 
 
 def alarm_states() -> str:

@@ -1,6 +1,6 @@
 """What all tests share: their order and turns, a real broker and a consumer.
 
-A test that needs mosquitto or openssl skips where there is none, and fails where CI promised it. Several processes may
+A test that needs a program (`PROGRAMS`) skips where there is none, and fails under CI. Several processes may
 run the tests (pytest-xdist): each file in one, files that train first, as they take longest. A test marked `alone`
 measures time: no other runs meanwhile.
 """
@@ -23,7 +23,15 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 DEVICE = "edge-1"
-PROGRAMS = {"broker": "mosquitto", "tls": "openssl"}  # marker → what its tests need
+PROGRAMS = {  # marker → what its tests need, and Debian's package
+    "broker": ("mosquitto", "mosquitto"),
+    "tls": ("openssl", "openssl"),
+    "postgres": ("initdb", "postgresql"),
+    "systemd": ("systemd-analyze", "systemd"),
+    "prometheus": ("promtool", "prometheus"),
+    "npm": ("npm", "npm"),
+}
+WHERE = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
 TRAINS_FIRST = ("trainer", "simulate")  # folders
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes enough: none takes a core from another
@@ -57,11 +65,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    needed = [program for marker, program in PROGRAMS.items() if item.get_closest_marker(marker)]
-    missing = [program for program in needed if shutil.which(program) is None]
+    needed = [needs for marker, needs in PROGRAMS.items() if item.get_closest_marker(marker)]
+    missing = [needs for needs in needed if shutil.which(needs[0], path=WHERE) is None]
     if not missing:
         return
-    reason = f"{missing[0]} is not installed: apt-get install {missing[0]}"
+    reason = f"{missing[0][0]} is not installed: apt-get install {missing[0][1]}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

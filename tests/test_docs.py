@@ -45,7 +45,15 @@ from tocsin_trainer.results import Candidate, Gate, TrainingResult
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-READERS_OWN = {"normal.csv", "new.csv", "monday.csv", "windows.csv", "pump-1.tocsin", "tocsin.yaml"}
+READERS_OWN = {
+    "pump-1.4.0.tocsin",
+    "normal.csv",
+    "new.csv",
+    "monday.csv",
+    "windows.csv",
+    "pump-1.tocsin",
+    "tocsin.yaml",
+}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -316,3 +324,26 @@ def test_the_keys_of_metrics_are_those_of_the_reference() -> None:
     figures = re.search(r"^\| `figures`, `figures_float` \| (.*) \|$", REFERENCE, re.MULTILINE)[1]
     label, score = np.array([False, True, False, False]), np.array([0.0, 2.0, 0.0, 2.0])
     assert set(re.findall(r"`(\w+)`", figures)) == set(label_figures(label, score, 1.0, np.arange(4.0), 2))
+
+
+def test_every_part_of_the_asyncapi_document_is_there_and_used(reference: ModuleType) -> None:
+    """AsyncAPI 3.0.0: references resolve, an address's parameters are described, an operation's channel exists."""
+    document = reference.asyncapi()
+
+    def references(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from [node["$ref"]] if "$ref" in node else []
+            node = list(node.values())
+        if isinstance(node, list):
+            for part in node:
+                yield from references(part)
+
+    for reference_ in references(document):
+        found = document
+        for key in reference_.removeprefix("#/").split("/"):
+            found = found[key]
+    for channel in document["channels"].values():
+        assert set(re.findall(r"{(\w+)}", channel["address"])) == set(channel["parameters"])
+    used = set(references(document["channels"])) | set(references(document["operations"]))
+    assert {f"#/components/messages/{name}" for name in document["components"]["messages"]} <= used
+    assert all(f"#/channels/{name}" in used for name in document["channels"])

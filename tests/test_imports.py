@@ -22,7 +22,7 @@ WORKSTATION = (
     "sklearn",
     "matplotlib",
 )
-LAZY = (*WORKSTATION, "amqtt", "rich", "pymodbus", "asyncua", "can", "cantools", "tflite_runtime")
+LAZY = (*WORKSTATION, "amqtt", "rich", "pymodbus", "asyncua", "can", "cantools", "tflite_runtime", "prometheus_client")
 # The modules of `[project] dependencies`: all that the agent may count on.
 DEVICE = {
     "ai-edge-litert": "ai_edge_litert",
@@ -124,15 +124,29 @@ def test_the_agent_names_workstation_packages_only_where_it_may():
     assert found == []
 
 
+OF_AN_EXTRA = {"update/fetch.py": ("tuf", "urllib3"), "update/trust.py": ("tuf",)}  # a process of its own
+
+
 def test_the_agent_imports_at_import_only_what_every_device_has():
     allowed = {*sys.stdlib_module_names, "tocsin", *DEVICE.values(), "pydantic_core"}
     found = [
         f"{file}: {name}"
         for file in files(AGENT)
         for name in at_import(parse(file))
-        if name.split(".")[0] not in allowed
+        if name.split(".")[0] not in {*allowed, *OF_AN_EXTRA.get(file.relative_to(AGENT).as_posix(), ())}
     ]
     assert found == []
+
+
+def test_only_the_updater_imports_what_needs_its_extra():
+    needs = {f"tocsin.{place.removesuffix('.py').replace('/', '.')}" for place in OF_AN_EXTRA}
+    found = {
+        file.relative_to(AGENT).as_posix()
+        for file in files(AGENT)
+        for name in at_import(parse(file))
+        if any(is_within(name, (module,)) for module in needs)
+    }
+    assert found == {"update/client.py", "update/trust.py"}
 
 
 def test_the_device_modules_are_the_projects_dependencies():

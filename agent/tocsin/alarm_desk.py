@@ -107,6 +107,8 @@ class AlarmDesk:
         self._thread = threading.Thread(target=self._run, name="alarm-desk", daemon=True)
         self._standing, self._failed = self._store.restore()
         self._floods = FloodWatch()
+        held = {by for one in self._standing.values() for by in one.suppressors}
+        self._modes = plan.modes & held  # that are on; each that does anything is kept with what it suppresses
 
     def start(self) -> None:
         """Ends alarms that are no longer configured, then takes transitions and commands."""
@@ -129,12 +131,17 @@ class AlarmDesk:
         self.queue.put(_Order(command, reply))
 
     def active_alarms(self) -> frozenset[str]:
-        """Ids of the conditions that are on, so that detectors resume in that state."""
-        return frozenset(alarm for alarm, one in self._standing.copy().items() if one.active)
+        """Ids of the conditions and modes that are on, so that detectors resume in that state."""
+        return self._modes | {alarm for alarm, one in self._standing.copy().items() if one.active}
 
     def standing_alarms(self) -> dict[str, Alarm]:
         """Every alarm that is not `normal`, by id; from any thread."""
         return self._standing.copy()
+
+    @property
+    def alive(self) -> bool:
+        """Its thread runs; from any thread."""
+        return self._thread.is_alive()
 
     @property
     def statistics(self) -> DeskStatistics:
@@ -153,6 +160,8 @@ class AlarmDesk:
                 return
             if isinstance(item, _Order):
                 self._obey(item)
+            elif item is not None and item.alarm in self._plan.modes:
+                self._enter(item)
             elif item is not None:
                 self._try(item.alarm, self._happening(item))
             if time.monotonic() - looked_s >= LOOK_S:
@@ -274,6 +283,15 @@ class AlarmDesk:
         if step.after.active != was_on:
             self._suppress_others(alarm, Event.SUPPRESSOR_ON if step.after.active else Event.SUPPRESSOR_OFF)
         return step
+
+    def _enter(self, mode: Transition) -> None:
+        """A mode of the plant begins or ends."""
+        begins = mode.change is Change.RAISED
+        if begins == (mode.alarm in self._modes):
+            return
+        self._modes = self._modes ^ {mode.alarm}
+        log.info("mode %s %s", mode.alarm, "begins" if begins else "ends")
+        self._suppress_others(mode.alarm, Event.SUPPRESSOR_ON if begins else Event.SUPPRESSOR_OFF)
 
     def _suppress_others(self, by: str, event: Event) -> None:
         for alarm in self._plan.suppressed_by(by):

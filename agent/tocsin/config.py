@@ -80,6 +80,8 @@ class BrokerSettings(Settings):
         return self.password_file is not None and self.tls is None and not self.on_this_machine
 
 
+DETECTION_OFF = "detection-off"  # the mode in which no model raises alarms
+SettingName = Literal["detection", "sensitivity"]
 CommandName = Literal["ack", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service", "identify"]
 
 
@@ -96,11 +98,20 @@ class MqttSettings(BrokerSettings):
         description="an event is delivered when the broker has it; end_to_end: when a consumer says on `ack/events` "
         "that it has stored it, as `tocsin inbox` does",
     )
+    outbox_max_mb: float = Field(
+        256.0, ge=32, description="of the file of what waits; over it the least important goes, oldest first, counted"
+    )
     scores: bool = Field(True, description="publish every scored window, QoS 0")
+    data_interval: Seconds | None = Field(
+        None, ge=0.1, description="publish the newest sample of each channel so often, QoS 0; not at all when left out"
+    )
     health_interval_s: Seconds = Field(60.0, ge=1)
     commands: tuple[CommandName, ...] = Field(
         ("ack", "shelve", "unshelve", "identify"),
         description="what may be asked on `cmd/<command>`, by whom the broker lets publish there; [] for nothing",
+    )
+    settings: tuple[SettingName, ...] = Field(
+        (), description="what may be changed on `set/<setting>`: detection, sensitivity; both can silence alarms"
     )
     commands_per_min: int = Field(60, ge=1, le=6000, description="requests that are taken; more are refused")
     commands_kept: Seconds = Field(
@@ -113,6 +124,20 @@ class MqttSettings(BrokerSettings):
     groups: tuple[Id, ...] = Field(
         (), description="this device does what `_group/<group>/cmd/<command>` asks; it is in the group `all` anyway"
     )
+
+
+class SparkplugSettings(Settings):
+    """Sparkplug B 3.0, on a connection of its own."""
+
+    group: str = Field(pattern=r"^[^+/#\x00-\x1f]+$", description="id of the group that this device is an edge node of")
+    host: str | None = Field(
+        None,
+        pattern=r"^[^+/#\x00-\x1f]+$",
+        description="id of the primary host application, no address: nothing is told until it is online; told at once "
+        "when left out",
+    )
+    deadband: float = Field(0.01, ge=0, description="a ratio that changed by no more is not told anew")
+    broker: BrokerSettings | None = Field(None, description="that of `mqtt` when left out")
 
 
 class StepSettings(Settings):
@@ -147,7 +172,9 @@ class AlarmSettings(Settings):
     re_alarm_after: Seconds | None = Field(
         None, gt=0, description="an acknowledged alarm that is still on calls again; never when left out"
     )
-    suppressed_by: tuple[Id, ...] = Field((), description="ids of alarms that suppress those of this asset while on")
+    suppressed_by: tuple[Id, ...] = Field(
+        (), description="ids of alarms, and of rules with `severity: none`, that suppress those of this asset while on"
+    )
 
     def rule(self, default: AlarmRule) -> AlarmRule:
         """The bundle's rule with these changes.
@@ -227,7 +254,10 @@ class RuleSettings(Settings):
     when: str = Field(description="such as `pressure > 4 and flow < 1`")
     clear_when: str | None = Field(None, description="ends it; the contrary of `when` when left out")
     for_: Seconds = Field(0.0, ge=0, alias="for", description="each has to hold for so long")
-    severity: Literal["warning", "minor", "major", "critical"] = Field("major", description="of its alarm")
+    severity: Literal["warning", "minor", "major", "critical", "none"] = Field(
+        "major",
+        description="of its alarm; none: it is no alarm but a mode of the plant, for `suppressed_by` of alarms",
+    )
     advice: str = Field("", max_length=500, description="what the operator should do; sent with its alarm")
     latching: bool | None = Field(None, description="its alarm stays until acknowledged; as the asset's when left out")
 
@@ -246,9 +276,14 @@ class RuleSettings(Settings):
             parse(value)
         return value
 
+    @property
+    def is_mode(self) -> bool:
+        """It is no alarm."""
+        return self.severity == "none"
+
     def rule(self) -> Rule:
         """As it is looked at."""
-        return Rule(self.id, self.when, self.clear_when, self.for_)
+        return Rule(self.id, self.when, self.clear_when, self.for_, self.is_mode)
 
     def sentence(self) -> str:
         """The condition, for the operator."""
@@ -259,7 +294,8 @@ class AssetSettings(Settings):
     """A machine that is watched."""
 
     id: Id
-    bundle: FilePath = Field(description="the model, a .tocsin file")
+    bundle: FilePath = Field(description="the model, a .tocsin file; with updates: the one to fall back on")
+    product: Id | None = Field(None, description="kind of machine whose updates it takes; none when left out")
     source: AnySource | None = Field(None, description="where its samples come from")
     sources: dict[str, AnySource] = Field({}, description="instead of `source`: one for each rate group of the bundle")
     alarm: AlarmSettings = AlarmSettings()
@@ -325,7 +361,7 @@ class AssetSettings(Settings):
         return Prior(tuple(rule.rule() for rule in self.rules), overrides, self.quality.enabled)
 
     def alarm_ids(self) -> tuple[str, ...]:
-        """Of all its conditions."""
+        """Of all its conditions and modes."""
         rules = (condition(self.id, rule.id) for rule in self.rules)
         return (condition(self.id, "anomaly"), *self.quality.alarm_ids(self.id), *rules)
 
@@ -335,7 +371,7 @@ class AssetSettings(Settings):
         checks = {condition(self.id, check): cause_of(check) for check in CHECKS if self.quality.enabled}
         found = {alarm: Condition(self.id, cause, handling) for alarm, cause in checks.items()}
         found[condition(self.id, "anomaly")] = Condition(self.id, "model", handling)
-        for rule in self.rules:
+        for rule in (rule for rule in self.rules if not rule.is_mode):
             own = handling if rule.latching is None else replace(handling, latching=rule.latching)
             found[condition(self.id, rule.id)] = Condition(self.id, "rule", own)
         return found
@@ -358,6 +394,42 @@ class AlarmsSettings(Settings):
     shelve_limit: Seconds = Field(SHELF_LIMIT_S, gt=0, description="longest time that an alarm can be shelved")
 
 
+class UpdateSettings(Settings):
+    """Where signed models come from, and how they prove themselves."""
+
+    repository: str = Field(
+        pattern=r"^(https?://\S+|file:///\S*|[^:]+)$", description="URL, or a folder such as that of a stick"
+    )
+    trusted_root: FilePath = Field(description="root.json that `tocsin fleet init` made")
+    ca_file: FilePath | None = Field(None, description="of the server, where it is not one of the system's")
+    shadow_windows: int = Field(200, ge=1, description="that a new model scores beside the current one first")
+    trial_windows: int = Field(200, ge=1, description="that it then scores as the current one before it stays")
+    patience: Seconds = Field(3600.0, ge=10, description="longest time for each of the two; then the old one stays")
+    keep_free_mb: float = Field(50.0, ge=0, description="left free on the disk by downloads")
+
+
+class HttpSettings(Settings):
+    """Where the agent answers over HTTP: `/metrics`, `/healthz`, `/readyz`."""
+
+    listen: str = Field(
+        "127.0.0.1", description="address of this machine; another than 127.0.0.1 or ::1 opens it to a network"
+    )
+    port: int = Field(9464, ge=1, le=65535, description="TCP")
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise ValueError("expected an address such as 127.0.0.1, ::1, or 0.0.0.0 for all networks") from None
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Nobody else can reach it."""
+        return ipaddress.ip_address(self.listen).is_loopback
+
+
 class AgentSettings(Settings):
     """All of the agent's settings."""
 
@@ -368,8 +440,11 @@ class AgentSettings(Settings):
     )
     language: Literal["en", "zh"] = Field("en", description="of what operators read: English or Chinese")
     mqtt: MqttSettings = MqttSettings()
+    sparkplug: SparkplugSettings | None = Field(None, description="nothing is told by Sparkplug when left out")
     alarms: AlarmsSettings = AlarmsSettings()
+    update: UpdateSettings | None = Field(None, description="models over the air; none when left out")
     recording: RecordingSettings | None = Field(None, description="keep samples on disk; nothing is kept when left out")
+    http: HttpSettings | None = Field(None, description="figures of this agent, for Prometheus; off when left out")
     assets: tuple[AssetSettings, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -381,16 +456,38 @@ class AgentSettings(Settings):
         twice = given_twice(alarms)
         if twice:
             raise ValueError(f"rules: two alarms would have the id {twice[0]!r}: give the rule another id")
+        if self.update is None and any(asset.product for asset in self.assets):
+            raise ValueError("product: expected `update:` with a repository too, got none: nothing would come")
         for asset in self.assets:
             unknown = sorted(set(asset.alarm.suppressed_by) - set(alarms))
             if unknown:
                 raise ValueError(
                     f"assets: {asset.id}: alarm.suppressed_by: no alarm {unknown[0]!r}, there are {', '.join(alarms)}"
                 )
+        used = {by for asset in self.assets for by in asset.alarm.suppressed_by}
+        idle = sorted(self._modes() - used)
+        if idle:
+            raise ValueError(
+                f"rules: {idle[0]} has `severity: none` and suppresses nothing: expected its id in `suppressed_by` "
+                "of an asset's `alarm:`, or a severity"
+            )
         return self
+
+    def _modes(self) -> frozenset[str]:
+        return frozenset(condition(asset.id, rule.id) for asset in self.assets for rule in asset.rules if rule.is_mode)
 
     def plan(self) -> Plan:
         """What may be in alarm, and how that is dealt with."""
         conditions = {alarm: one for asset in self.assets for alarm, one in asset.conditions().items()}
         conditions[ALARM] = Condition(self.device, "clock")
-        return Plan(conditions, self.alarms.shelve_limit)
+        modes = self._modes()
+        if "detection" in self.mqtt.settings:
+            modes |= {DETECTION_OFF}
+            conditions |= {
+                alarm: replace(
+                    one, handling=replace(one.handling, suppressed_by=(*one.handling.suppressed_by, DETECTION_OFF))
+                )
+                for alarm, one in conditions.items()
+                if one.cause == "model"
+            }
+        return Plan(conditions, self.alarms.shelve_limit, modes)

@@ -4,7 +4,7 @@ Rule: `tocsin run` refuses at its start what `tocsin config check` refuses, but 
 """
 
 from tocsin.alarms.detector import AlarmRule
-from tocsin.config import AgentSettings, AssetSettings, BrokerSettings
+from tocsin.config import AgentSettings, AssetSettings, BrokerSettings, HttpSettings
 from tocsin.core.groups import Group
 from tocsin.core.manifest import Manifest
 from tocsin.errors import ConfigError, DataError, SourceError
@@ -39,15 +39,25 @@ def check_asset(place: str, asset: AssetSettings, manifest: Manifest) -> None:
 def warnings(settings: AgentSettings) -> tuple[str, ...]:
     """What should not stay as it is, though all would run."""
     brokers: dict[str, object] = {"mqtt": settings.mqtt}
+    if settings.sparkplug is not None:
+        brokers["sparkplug.broker"] = settings.sparkplug.broker
     for n, asset in enumerate(settings.assets):
         given = asset.sources if asset.source is None else {"": asset.source}
         for name, source in given.items():
             key = f"sources.{name}" if name else "source"
             brokers[f"assets[{n}].{key}.broker"] = getattr(source, "broker", None)
-    return tuple(
+    bared = tuple(
         f"{place}: the password goes to {broker.host} in the clear, for all on the way to read: set {place}.tls"
         for place, broker in brokers.items()
         if isinstance(broker, BrokerSettings) and broker.bares_password
+    )
+    return bared if settings.http is None or settings.http.on_this_machine else (*bared, _open_to_all(settings.http))
+
+
+def _open_to_all(http: HttpSettings) -> str:
+    return (
+        f"http.listen: {http.listen}: whoever reaches port {http.port} reads the figures of this agent, without a "
+        "password: set it to 127.0.0.1, or let a firewall keep others out"
     )
 
 

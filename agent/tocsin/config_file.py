@@ -309,27 +309,50 @@ mqtt:
   # protocol: auto             # auto, 5 or 3.1.1
   # keepalive_s: 15
   # delivery: puback           # end_to_end: events are kept until `tocsin inbox`, or another, has stored them
+  # outbox_max_mb: 256         # of what waits on the disk; over it the least important goes, oldest first
   # scores: true               # publish every scored window, QoS 0
+  # data_interval: 1s          # publish the newest sample of each channel so often; not at all when left out
   # health_interval_s: 60s
   # commands: [ack, shelve, unshelve, identify]   # that may be asked over MQTT; [] for none
   # commands_per_min: 60
+  # settings: []               # detection, sensitivity: may be changed on set/<setting>
   # commands_kept: 24h         # the broker keeps requests so long for a device that is away; 0: not
   # home_assistant: false      # true: makes a device of this agent in Home Assistant
   # discovery_prefix: homeassistant
   # groups: [press-shop]       # asked together, by _group/press-shop/cmd/<command>; `all` anyway
 
+# sparkplug:                   # Sparkplug B 3.0, on a connection of its own; off when left out
+#   group: press-shop
+#   host: scada                # id of the primary host: nothing is told until it is online; at once when left out
+#   deadband: 0.01             # a ratio that changed by no more is not told anew
+#   broker:                    # that of mqtt when left out
+#     host: localhost
+
 # alarms:
 #   shelve_limit: 24h          # longest time that an alarm can be shelved
 
+# update:                      # signed models over the air
+#   repository: https://updates.example/repository   # or a folder, such as /media/usb/repository
+#   trusted_root: root.json    # of tocsin fleet init
+#   ca_file: ca.pem            # of the server, where it is not one of the system's
+#   shadow_windows: 200        # scored beside the current model first …
+#   trial_windows: 200         # … and as the current one before it stays
+#   patience: 1h               # for each of the two
+#   keep_free_mb: 50           # left on the disk by downloads
 # recording:                   # keep samples on this disk, and what was around each alarm
 #   max_mb: 1024               # the oldest leave first
 #   max_age_s: 7d
 #   before_s: 60s              # of a snapshot around an alarm
 #   after_s: 60s
 
+# http:                        # figures of this agent: /metrics for Prometheus, /healthz, /readyz
+#   listen: 127.0.0.1          # any other address opens them to the network
+#   port: 9464
+
 assets:
   - id: pump-1
     bundle: pump-1.tocsin      # from `tocsin train`; a relative path starts at this file
+    # product: pump            # kind of machine whose updates it takes, with `update:` above
     source:
       type: serial             # or can, iio, modbus, mqtt, opcua, replay, synthetic
       port: /dev/serial/by-id/usb-sensor-node
@@ -370,7 +393,7 @@ assets:
     #     when: pressure > 4 and mean(flow, 10s) < 1
     #     clear_when: flow > 2 # the contrary of when, when left out
     #     for: 10s
-    #     severity: critical
+    #     severity: critical   # none: no alarm but a mode of the plant, for suppressed_by
     #     latching: true       # its alarm stays until it is acknowledged
     #     advice: Stop the pump, look at the suction side.
 """

@@ -43,6 +43,12 @@ class BundleError(TocsinError):
     exit_code = 7
 
 
+class TrustError(TocsinError):
+    """An update is not trusted: a signature, version or expiry is wrong, or a hash differs."""
+
+    exit_code = 7
+
+
 class GateError(TocsinError):
     """No candidate passed the quality gate."""
 

@@ -25,7 +25,7 @@ from tocsin.core.resample import Resampler
 from tocsin.core.scoring import Smoother, limits_of
 from tocsin.core.windowing import SlidingWindow
 from tocsin.errors import DataError
-from tocsin.records import Bools, Change, Channel, Ints, Rows, SampleBlock, Scores, Transition, Windows
+from tocsin.records import Bools, Change, Channel, Floats, Ints, Rows, SampleBlock, Scores, Transition, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class AssetLine:
     Attributes:
         alarm: id of the model's condition.
         watch: quality of the samples, and rules.
+        sensitivity: above 1 the limit is lower by that factor, below 1 higher.
         not_finite: windows without a finite score, left out of the decision.
         unknown_mode: windows of an operating mode that the bundle does not know; the largest limit is theirs.
 
@@ -85,6 +86,7 @@ class AssetLine:
         self.asset, self.alarm = asset, alarm_id(asset)
         self.groups = manifest.groups
         self.not_finite = self.unknown_mode = 0
+        self.sensitivity = 1.0
         self._pick = None if channels is None else columns_of(manifest.groups.groups[0], channels, f"asset {asset}")
         self.joiner = Joiner(manifest.groups, live)
         self._columns = manifest.columns
@@ -102,6 +104,15 @@ class AssetLine:
     def resampler(self) -> Resampler:
         """Of the group that sets the grid."""
         return self.joiner.resamplers[self.groups.base]
+
+    @property
+    def alarm_on(self) -> bool:
+        """The model's condition is on."""
+        return self._detector.active
+
+    def go_on_from(self, other: "AssetLine") -> None:
+        """Takes the place of a line that had the same samples: the alarm's state is that one's."""
+        self._detector.active = other.alarm_on
 
     def feed(self, block: SampleBlock, group: int = 0) -> list[Scored]:
         """What the samples of a group complete."""
@@ -147,7 +158,7 @@ class AssetLine:
         """
         if not held.any():
             self._held_for = 0
-            scores = self._smoother.update(bare)
+            scores = self._smoothed(bare)
             return scores, *self._detector.update(scores.ratio)
         parts: list[Scores] = []
         changes: list[tuple[int, Change]] = []
@@ -165,7 +176,7 @@ class AssetLine:
                 anomaly[start:stop] = self._detector.active
             else:
                 self._held_for = 0
-                part = self._smoother.update(part)
+                part = self._smoothed(part)
                 anomaly[start:stop], found = self._detector.update(part.ratio)
                 changes += [(start + k, change) for k, change in found]
             parts.append(part)
@@ -173,6 +184,14 @@ class AssetLine:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "ratio", "per_channel")
         )
         return Scores(value, ratio, per_channel, bare.mode), anomaly, changes
+
+    def _smoothed(self, scores: Scores) -> Scores:
+        found = self._smoother.update(scores)
+        return found if self.sensitivity == 1.0 else replace(found, ratio=found.ratio * self.sensitivity)
+
+    def limits(self, scores: Scores) -> Floats:
+        """(K,) the limit of each window's score."""
+        return limits_of(self._scorer.threshold, scores) / self.sensitivity
 
     def _transition(self, windows: Windows, scores: Scores, k: int, change: Change) -> Transition:
         return Transition(
@@ -182,7 +201,7 @@ class AssetLine:
             time_s=float(windows.end_s[k]),
             cause="model",
             score=float(scores.value[k]),
-            threshold=float(limits_of(self._scorer.threshold, scores)[k]),
+            threshold=float(self.limits(scores)[k]),
             ratio=float(scores.ratio[k]),
             window_start_s=float(windows.start_s[k]),
             window_end_s=float(windows.end_s[k]),

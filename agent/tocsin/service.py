@@ -1,8 +1,8 @@
 """The agent: which threads there are, and in what order they start and stop.
 
 ```
-start   outbox ─► recording ─► alarm desk ─► publisher ─► one worker an asset   (back to front)
-stop    workers ─► alarm desk ─► recording ─► publisher ─► outbox               (front to back)
+start   outbox ─► recording ─► alarm desk ─► publishers ─► one worker an asset ─► models, HTTP   (back to front)
+stop    HTTP, models ─► workers ─► alarm desk ─► recording ─► publishers ─► outbox               (front to back)
 ```
 """
 
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -25,17 +26,26 @@ from tocsin.alarms.commands import Answer, Command
 from tocsin.alarms.device_clock import DeviceClock
 from tocsin.alarms.quality import condition
 from tocsin.chatter import RUNTIME, without_chatter
-from tocsin.config import AgentSettings, AssetSettings
+from tocsin.config import DETECTION_OFF, AgentSettings, AssetSettings
 from tocsin.config_check import check_asset, warnings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.clock import time_quality
+from tocsin.delivery.data import DataStream, meta_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.publisher import Publisher, Statistics
 from tocsin.delivery.requests import Requests
-from tocsin.delivery.wire import EVERY_DEVICE, AssetInfo, Health, Info, number, rfc3339
+from tocsin.delivery.sparkplug import Sparkplug
+from tocsin.delivery.wire import EVERY_DEVICE, AssetInfo, Data, Health, Info, Score, data_topic, number, rfc3339
 from tocsin.errors import BundleError, DataError, TocsinError
+from tocsin.live_settings import LiveSettings
+from tocsin.model_watch import ModelWatch, current_bundle
+from tocsin.monitoring.answers import routes
+from tocsin.monitoring.metrics import Facts
+from tocsin.monitoring.server import Server
+from tocsin.notify import Watchdog, notify
 from tocsin.recording import Recording
-from tocsin.records import Change, Transition
+from tocsin.records import Change, Channel, SampleBlock, Transition
+from tocsin.update.slots import Slots
 from tocsin.worker import AssetWorker
 
 log = logging.getLogger(__name__)
@@ -51,23 +61,36 @@ class Agent:
 
     Raises:
         BundleError: not one asset's bundle can be used.
-        ConfigError: an asset's settings do not go with its bundle; a certificate or password file is missing.
+        ConfigError: an asset's settings do not go with its bundle; a certificate, password file or extra is missing.
         TocsinError: the state folder cannot be used, or another agent uses it.
     """
 
     def __init__(self, settings: AgentSettings) -> None:
-        self._settings = settings
+        models = settings.state_dir / "models"
+        slots = {one.id: Slots(models / one.id, one.bundle) for one in settings.assets if one.product}
+        settings = self._settings = _with_current(settings, slots)
         self._begin_s = time.monotonic()
         self._cpu = system.CpuShare()
         bundles = self._bundles = _load_bundles(settings.assets)
         self._learning, self._looking = threading.Lock(), threading.Lock()
         self._claim = _claim(settings.state_dir)
-        self._outbox = _open_outbox(settings.state_dir)
+        self._outbox = _open_outbox(settings)
         self.recording = Recording(settings.recording, settings.state_dir)
         try:
-            info = _info(settings, bundles)
+            info = self._info = _info(settings, bundles)
+            self._scores: dict[str, Score] = {}  # the newest of each asset
             requests = Requests(settings.device, settings.mqtt.commands, settings.mqtt.commands_per_min, self._order)
-            self.publisher = Publisher(settings.mqtt, settings.device, self._outbox, info, self._health, requests)
+            allowed = settings.mqtt.settings
+            self._live = LiveSettings(allowed, self._outbox, self._detect, self._be_sensitive)
+            self.publisher = Publisher(
+                settings.mqtt,
+                settings.device,
+                self._outbox,
+                info,
+                self._health,
+                requests,
+                self._live.take if allowed else None,
+            )
             self._contexts = {
                 asset.id: _context(asset, bundles[asset.id], settings.language) for asset in settings.assets
             }
@@ -80,12 +103,14 @@ class Agent:
                 self._outbox,
                 settings.device,
                 self._contexts,
-                self.publisher.wake,
+                self._alarms_changed,
                 snapshot=self._snapshot,
                 of_alarms=self._of_alarms,
                 plan=settings.plan(),
             )
             self._clock = DeviceClock(settings.device, self._is_active(device_clock.ALARM))
+            self.sparkplug = self._sparkplug(info)
+            self._server = None if settings.http is None else Server(settings.http, routes(self._facts, self._threads))
         except Exception:
             self.recording.stop()
             self._outbox.close()
@@ -97,12 +122,71 @@ class Agent:
                 self._learn,
                 self._report,
                 self._is_active,
-                self.publisher.publish_score,
+                self._publish_score,
                 self._outbox,
-                self.recording.put,
+                self._sampled,
             )
             for asset in settings.assets
         ]
+
+        every_s = settings.mqtt.data_interval
+        say = partial(_say_data, self.publisher)
+        self._data = None if every_s is None else DataStream(every_s, say)
+        by_asset = {worker.asset: worker for worker in self.workers}
+        watched = {asset: (by_asset[asset], own) for asset, own in slots.items()}
+        self._models = ModelWatch(watched, self._tell_of_models) if watched else None
+
+    def _detect(self, on: bool) -> None:
+        """The models may raise alarms, or theirs are suppressed."""
+        change, now_s = Change.CLEARED if on else Change.RAISED, time.time()
+        device = self._settings.device
+        self.desk.queue.put(Transition(device, DETECTION_OFF, change, now_s, "mode", None, None, None, now_s, now_s, 0))
+
+    def _be_sensitive(self, sensitivity: float) -> None:
+        for worker in self.workers:
+            worker.be_sensitive(sensitivity)
+
+    def _sampled(self, stream: str, channels: tuple[Channel, ...], block: SampleBlock) -> None:
+        self.recording.put(stream, channels, block)
+        if self._data is not None:
+            self._data.take(stream, channels, block)
+
+    def _say_meta(self, asset: str, bundle: Bundle) -> None:
+        """What its samples on `data` are."""
+        if self._data is not None:
+            self._outbox.put(f"{data_topic(asset)}/meta", meta_of(bundle.manifest).encode(), retain=True)
+
+    def _tell_of_models(self, topic: str, payload: bytes) -> None:
+        self._outbox.put(topic, payload, retain=True)
+        self.publisher.wake()
+
+    def _sparkplug(self, info: Info) -> Sparkplug | None:
+        settings = self._settings
+        if settings.sparkplug is None:
+            return None
+        cpu = system.CpuShare()  # of its own looks
+        return Sparkplug(
+            settings.sparkplug,
+            settings.mqtt,
+            settings.device,
+            settings.state_dir,
+            info,
+            tuple(asset.id for asset in settings.assets),
+            settings.plan().conditions,
+            self.desk.standing_alarms(),
+            lambda: self._health(cpu),
+        )
+
+    def _alarms_changed(self) -> None:
+        self.publisher.wake()
+        if self.sparkplug is not None:
+            self.sparkplug.tell_alarms(self.desk.standing_alarms())
+
+    def _publish_score(self, asset: str, score: Score) -> None:
+        self._scores[asset] = score
+        self.publisher.publish_score(asset, score)
+        if self.sparkplug is not None:
+            self.sparkplug.publish_score(asset, score)
 
     def _learn(self, name: str, bundle: Bundle) -> None:
         """A bundle that could not be used at the start can be: alarms and `info` name it from now on."""
@@ -111,7 +195,11 @@ class Agent:
             asset = next(asset for asset in self._settings.assets if asset.id == name)
             self._contexts[name] = _context(asset, bundle, self._settings.language)
             self._of_alarms |= _contexts_of_alarms(asset, bundle, self._settings.language)
-            self.publisher.announce(_info(self._settings, self._bundles))
+            self._say_meta(name, bundle)
+            info = self._info = _info(self._settings, self._bundles)
+            self.publisher.announce(info)
+            if self.sparkplug is not None:
+                self.sparkplug.announce(info)
 
     def _order(self, command: Command, reply: Callable[[Answer], object]) -> None:
         self.desk.order(command, reply)
@@ -143,10 +231,20 @@ class Agent:
         for line in self._begins():
             log.info("%s", line)
         self.recording.start()
+        for asset, bundle in self._bundles.items():
+            if bundle is not None:
+                self._say_meta(asset, bundle)
         self.desk.start()
+        self._live.start()
         self.publisher.start()
+        if self.sparkplug is not None:
+            self.sparkplug.start()
         for worker in self.workers:
             worker.start()
+        if self._models is not None:
+            self._models.start()
+        if self._server is not None:
+            self._server.start()
 
     def _begins(self) -> Iterator[str]:
         """What the log says at the start."""
@@ -165,6 +263,10 @@ class Agent:
 
     def stop(self) -> None:
         """Closes sources, applies and sends what can be sent, keeps the rest on disk."""
+        if self._server is not None:
+            self._server.stop()
+        if self._models is not None:
+            self._models.stop()
         for worker in self.workers:
             worker.ask_to_stop()
         for worker in self.workers:
@@ -172,6 +274,8 @@ class Agent:
         self.desk.stop()
         self.recording.stop()
         self.publisher.stop()
+        if self.sparkplug is not None:
+            self.sparkplug.stop()
         self._outbox.close()
         self._claim.close()
 
@@ -180,7 +284,7 @@ class Agent:
         if not all(w.finished.is_set() or w.refused is not None for w in self.workers) or not self.desk.queue.empty():
             return False
         found: Statistics = self.publisher.statistics
-        return found.connected and found.settled
+        return found.connected and found.settled and not self.desk.statistics.waiting_for_disk
 
     @property
     def broken_off(self) -> bool:
@@ -194,7 +298,29 @@ class Agent:
             return next((worker.refused for worker in self.workers if worker.fatal), None)
         return self.workers[0].refused
 
-    def _health(self) -> Health:
+    def _threads(self) -> dict[str, bool]:
+        """Whether each thread lives that alarms need, by its name; waits for nothing."""
+        own = {"alarm-desk": self.desk.alive, "publisher": self.publisher.alive}
+        return own | {f"asset-{worker.asset}": worker.alive for worker in self.workers}
+
+    def answers(self) -> str:
+        """What does not answer any more; empty where all does."""
+        hung = [f"asset-{worker.asset}" for worker in self.workers if not worker.answers]
+        return ", ".join([*(name for name, lives in self._threads().items() if not lives and name not in hung), *hung])
+
+    def _facts(self) -> Facts:
+        """What is told of this agent over HTTP; from any thread."""
+        return Facts(
+            info=self._info,
+            health=self._health(system.CpuShare()),  # the share of a scrape says nothing
+            cpu_s=time.process_time(),
+            delivery=self.publisher.statistics,
+            desk=self.desk.statistics,
+            alarms=self.desk.standing_alarms(),
+            scores=self._scores.copy(),
+        )
+
+    def _health(self, cpu: system.CpuShare | None = None) -> Health:
         health = {worker.asset: worker.health() for worker in self.workers}
         failing = sum(source.state == "failing" for source, _ in health.values())
         silent = any(source.state in ("silent", "off_rate") for source, _ in health.values())
@@ -207,7 +333,7 @@ class Agent:
             time=rfc3339(time.time()),
             status="failing" if failing == len(self.workers) else "degraded" if worse else "ok",
             uptime_s=round(time.monotonic() - self._begin_s, 1),
-            cpu_percent=self._cpu.percent(),
+            cpu_percent=(cpu or self._cpu).percent(),
             memory_mb=system.memory_mb(),
             cpu_temp_c=system.cpu_temp_c(),
             disk_free_mb=system.disk_free_mb(self._settings.state_dir),
@@ -235,10 +361,14 @@ def run_agent(settings: AgentSettings) -> int:
         log.warning("%s", warning)
     agent = Agent(settings)
     agent.start()
+    feed = Watchdog(agent.answers)
+    notify("READY=1", f"STATUS=watching {', '.join(asset.id for asset in settings.assets)}")
     try:
         while not stopping.wait(LOOK_S) and not agent.played_out() and not agent.refused:
             agent.look()
+            feed.look(time.monotonic())
     finally:
+        notify("STOPPING=1")
         agent.stop()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if received else handler)  # a second one changes nothing
@@ -273,6 +403,19 @@ def _load_bundles(assets: tuple[AssetSettings, ...]) -> dict[str, Bundle | None]
     return bundles
 
 
+def _say_data(publisher: Publisher, asset: str, payload: Data) -> None:
+    publisher.publish_now(data_topic(asset), payload)
+
+
+def _with_current(settings: AgentSettings, slots: dict[str, Slots]) -> AgentSettings:
+    """Settings whose assets have the models that updates made the current ones."""
+    assets = tuple(
+        asset.model_copy(update={"bundle": current_bundle(slots[asset.id])}) if asset.id in slots else asset
+        for asset in settings.assets
+    )
+    return settings.model_copy(update={"assets": assets})
+
+
 def _greet(bundles: list[Bundle]) -> None:
     """The runtime's word that it is there, which it writes once a process, is heard before any thread starts."""
     with without_chatter(*RUNTIME):
@@ -305,9 +448,10 @@ def _claim(folder: Path) -> IO[str]:
     return handle
 
 
-def _open_outbox(folder: Path) -> Outbox:
+def _open_outbox(settings: AgentSettings) -> Outbox:
+    folder = settings.state_dir
     try:
-        return Outbox(folder / "outbox.db")
+        return Outbox(folder / "outbox.db", max_mb=settings.mqtt.outbox_max_mb)
     except OSError as error:
         raise TocsinError(f"state_dir {folder} cannot be used: {error}") from error
 
@@ -342,9 +486,10 @@ def _contexts_of_alarms(asset: AssetSettings, bundle: Bundle | None, language: s
         of_checks[clock] = replace(checked, severity=Severity.WARNING)
     return of_checks | {
         f"{asset.id}-{rule.id}": replace(
-            quiet, detector="rules", severity=Severity(rule.severity), advice=rule.advice, rule=rule.sentence()
+            quiet, detector="rules", severity=Severity(str(rule.severity)), advice=rule.advice, rule=rule.sentence()
         )
         for rule in asset.rules
+        if not rule.is_mode
     }
 
 
@@ -355,9 +500,11 @@ def _budget(bundle: Bundle) -> float | None:
 
 
 def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
+    products = {asset.id: asset.product for asset in settings.assets}
     assets = [
         AssetInfo(
             id=asset,
+            product=products[asset],
             channels=[channel.name for channel in bundle.manifest.channels],
             rate_hz=bundle.manifest.sample_rate_hz,
             model=bundle.manifest.name,
@@ -378,5 +525,6 @@ def _info(settings: AgentSettings, bundles: dict[str, Bundle | None]) -> Info:
         os=system.os_name(),
         assets=assets,
         commands=list(settings.mqtt.commands),
+        settings=list(settings.mqtt.settings),
         groups=[*settings.mqtt.groups, EVERY_DEVICE],
     )

@@ -21,9 +21,9 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.escalation import Escalation
 from tocsin.alarms.hold_off import HoldOff
 from tocsin.alarms.stale import Staleness
+from tocsin.beside import Beside
 from tocsin.config import AssetSettings
 from tocsin.core.bundle import Bundle, load_bundle
-from tocsin.core.scoring import limits_of
 from tocsin.delivery.outbox import Outbox
 from tocsin.delivery.wire import AssetHealth, Score, SourceHealth, number, rfc3339
 from tocsin.errors import BundleError, SourceError, TocsinError
@@ -32,12 +32,15 @@ from tocsin.pipeline import AssetLine, Scored
 from tocsin.records import Change, Channel, SampleBlock, Transition
 from tocsin.sources import MeteredSource, SourceSettings, make_source
 from tocsin.sources.reader import Start
+from tocsin.update.trial import Fared, Offer, Verdict
 
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 0.5
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 LONGEST_SOURCE_DELAY_S = 4.0  # a sensor that is plugged in again is read within five seconds
+ANSWERS_S = 15.0  # longest between two signs of life, but for waits that it announces: longer is a hang
+OPENS_S = 30.0  # longest that a source may take to open
 CALM_S = 60.0  # after so long without a failure the next wait is short again
 SILENT_HOPS, SILENT_S = 10, 10.0  # without a sample for the longer of the two, a source is silent
 
@@ -87,6 +90,13 @@ class AssetWorker:
         self._begun: Start | None = None
         self._feeds: Feeds | None = None
         self._line: AssetLine | None = None
+        self._channels: tuple[Channel, ...] | None = None
+        self._beside: Beside | None = None
+        self._sensitivity = 1.0
+        self._broke = ("", "")  # digest of the model whose line failed last, and how
+        self._wanted: Bundle | None = None  # that is to decide, as soon as it has a window
+        self._offered: Bundle | None = None  # that is to be tried beside
+        self._due_s = float("inf")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"asset-{settings.id}", daemon=True)
         self._samples = self._windows = self._errors = self._not_finite = self._unknown_mode = self._gaps = 0
@@ -115,6 +125,20 @@ class AssetWorker:
         self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(10 * READ_TIMEOUT_S)
+
+    def _show(self, within_s: float = 0.0) -> None:
+        """It lives, and shows again soon, or within that time where it is longer."""
+        self._due_s = time.monotonic() + max(ANSWERS_S, within_s)
+
+    @property
+    def answers(self) -> bool:
+        """Its thread showed within the time that it said, or has ended as it should; from any thread."""
+        return self.alive and (not self._thread.is_alive() or time.monotonic() < self._due_s)
+
+    @property
+    def alive(self) -> bool:
+        """Its thread runs, or has nothing left to do; from any thread."""
+        return self._thread.is_alive() or self.finished.is_set() or self.refused is not None
 
     def _starts(self) -> list[Start]:
         """How each source fared at its start."""
@@ -206,6 +230,7 @@ class AssetWorker:
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
             begin, longest_s = time.monotonic(), LONGEST_DELAY_S
+            self._show(OPENS_S)
             try:
                 self._serve()
                 break
@@ -220,10 +245,12 @@ class AssetWorker:
                     longest_s = LONGEST_SOURCE_DELAY_S
             except Exception as error:  # the supervisor's: another asset must not notice
                 log.exception("%s: its line failed and is built anew", self.asset)
+                self._broke = (self._bundle.digest if self._bundle else "", f"{type(error).__name__}: {error}")
                 self._forget_line()
                 self._note(f"{type(error).__name__}: {error}")
             if time.monotonic() - begin > CALM_S:
                 delay_s = FIRST_DELAY_S
+            self._show(delay_s + OPENS_S)
             self._close()
             self._stopping.wait(delay_s * self._jitter.uniform(0.5, 1.0))
             self._wait()
@@ -288,12 +315,15 @@ class AssetWorker:
         self._watch_sources(bundle, given.type != "replay")
         source = self._source
         source.open()
-        line = self._line or self._new_line(bundle, source.channels)
+        self._channels = source.channels
+        self._line = self._line or self._new_line(bundle, source.channels)
         while not self._stopping.is_set():
+            self._show()
             block = source.read(READ_TIMEOUT_S)
             if len(block):
                 self._record(self.asset, source.channels, block)
-                self._take(block, line)
+                self._take(block, self._line)
+                self._mind_models()
             else:
                 self._wait()
             if source.ended:
@@ -341,18 +371,20 @@ class AssetWorker:
         feeds = self._feeds or Feeds(self.asset, bundle.manifest.groups.groups, settings)
         self._feeds = feeds
         self._watch_sources(bundle, feeds.live)
-        line = self._line or self._new_line(bundle, None, feeds.live)
+        self._line = self._line or self._new_line(bundle, None, feeds.live)
         over: frozenset[int] = frozenset()
         while not self._stopping.is_set():
+            self._show()
             got = feeds.read(READ_TIMEOUT_S)
             self._wait()
             if got is not None:
                 group = feeds.each[got[0]].group
                 self._record(f"{self.asset}.{group.name}", group.channels, got[1])
-                self._take(got[1], line, got[0])
+                self._take(got[1], self._line, got[0])
+                self._mind_models()
             elif all(feed.failing for feed in feeds.each):
                 self.failing = True
-            before, over = over, feeds.ended
+            before, over, line = over, feeds.ended, self._line
             for n in sorted(over - before):
                 self._tell_all(line.end(n), line, 0.0)
             if len(over) == len(feeds.each):
@@ -361,11 +393,99 @@ class AssetWorker:
                 return
 
     def _new_line(self, bundle: Bundle, channels: tuple[Channel, ...] | None, live: bool = False) -> AssetLine:
-        rule = self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
-        prior = self._settings.prior()
-        self._line = AssetLine(self.asset, bundle, channels, rule, self._active(), live, prior)
-        self._count = self._count or AlarmCount(self.asset, bundle, rule, self._outbox)
+        self._line = self._made_line(bundle, channels, live)
+        self._count = self._count or AlarmCount(self.asset, bundle, self._rule(bundle), self._outbox)
         return self._line
+
+    def _rule(self, bundle: Bundle) -> AlarmRule:
+        return self._settings.alarm.rule(AlarmRule.from_json(bundle.manifest.alarm))
+
+    def _made_line(self, bundle: Bundle, channels: tuple[Channel, ...] | None, live: bool) -> AssetLine:
+        prior = self._settings.prior()
+        line = AssetLine(self.asset, bundle, channels, self._rule(bundle), self._active(), live, prior)
+        line.sensitivity = self._sensitivity
+        return line
+
+    def be_sensitive(self, sensitivity: float) -> None:
+        """From the next window on: above 1 the limit is lower by that factor, below 1 higher; from any thread."""
+        self._sensitivity = sensitivity
+        beside = self._beside
+        for line in (self._line, beside.line if beside else None):
+            if line is not None:
+                line.sensitivity = sensitivity
+
+    def want(self, bundle: Bundle) -> None:
+        """A model that is to decide from now on, once it has seen enough; from any thread."""
+        self._wanted = bundle
+
+    def try_beside(self, bundle: Bundle | None) -> None:
+        """A model that is to be tried beside the one that decides, or none; from any thread."""
+        self._offered = bundle
+
+    def bundles(self) -> tuple[Bundle, ...]:
+        """Those in use; from any thread."""
+        beside = self._beside
+        return tuple(one for one in (self._bundle, beside.bundle if beside else None) if one is not None)
+
+    def verdict(self, offer: Offer, failed: str | None, time_s: float) -> Verdict | None:
+        """How an offered model fares beside the other; from any thread.
+
+        Args:
+            offer: which, and in what stage.
+            failed: why it could not be loaded.
+            time_s: epoch seconds.
+        """
+        beside, deciding = self._beside, self._bundle
+        new, old, hop_s, agreement = Fared(), Fared(), 1.0, None
+        if deciding is not None:
+            hop_s = deciding.manifest.hop / deciding.manifest.sample_rate_hz
+            if self._broke[0] == offer.sha256:
+                failed = failed or self._broke[1]
+        if beside is not None and deciding is not None:
+            own, other = beside.own.fared(), beside.other.fared()
+            of_shadow = offer.stage == "shadow" and beside.bundle.digest == offer.sha256
+            of_trial = offer.stage == "trial" and deciding.digest == offer.sha256
+            if of_shadow or of_trial:
+                new, old, agreement = (own, other, beside.agreement) if of_shadow else (other, own, beside.agreement)
+            failed = failed or (beside.failed if of_shadow else None)
+        return Verdict(job=offer.job, sha256=offer.sha256, stage=offer.stage, time_s=time_s, hop_s=hop_s, new=new,
+                       old=old, agreement=agreement, failed=failed)  # fmt: skip
+
+    def _mind_models(self) -> None:
+        """Between two blocks: who decides, and who is tried beside."""
+        wanted, offered, deciding = self._wanted, self._offered, self._bundle
+        if deciding is None or self._line is None:
+            return
+        if wanted is not None and wanted.digest == deciding.digest:
+            wanted = self._wanted = None
+        other = wanted or (offered if offered is not None and offered.digest != deciding.digest else None)
+        if other is None:
+            self._beside = None
+        elif self._beside is None or self._beside.bundle.digest != other.digest:
+            self._begin_beside(other)
+        elif wanted is not None and self._beside.own.windows:
+            self._change_places(deciding, self._line, self._beside)
+
+    def _begin_beside(self, bundle: Bundle) -> None:
+        live = self._feeds.live if self._feeds is not None else False
+        try:
+            self._beside = Beside(bundle, self._made_line(bundle, self._channels, live))
+        except TocsinError as error:
+            self._beside = Beside(bundle, self._line)  # type: ignore[arg-type]
+            self._beside.failed = str(error)
+            log.error("%s: model %s cannot be used here: %s", self.asset, bundle.manifest.version, error)
+
+    def _change_places(self, before: Bundle, line: AssetLine, beside: Beside) -> None:
+        beside.line.go_on_from(line)
+        self._forget_line()
+        self._line, self._bundle, self._wanted = beside.line, beside.bundle, None
+        if self._count is not None:
+            self._count.keep()
+        self._count = AlarmCount(self.asset, beside.bundle, self._rule(beside.bundle), self._outbox)
+        self._beside = Beside(before, line)
+        was, now = before.manifest.version, beside.bundle.manifest.version
+        log.info("%s: model %s decides from here on, %s is beside it", self.asset, now, was)
+        self._loaded(self.asset, beside.bundle)
 
     def _take(self, block: SampleBlock, line: AssetLine, group: int = 0) -> None:
         if self.failing:
@@ -381,6 +501,8 @@ class AssetWorker:
         windows = sum(len(part.windows) for part in parts)
         if windows:
             self._inference_ms.append(taken_ms / windows)
+        if self._beside is not None:
+            self._beside.feed(block, group, line, parts, taken_ms / 1e3)
         self._tell_all(parts, line, taken_ms / max(1, windows))
         if len(block) and (self._feeds is None or self._feeds.live):  # recordings of groups run apart until joined
             self._pass_time(float(block.time_s[-1]))
@@ -402,8 +524,8 @@ class AssetWorker:
 
     def _tell(self, part: Scored, inference_ms: float) -> None:
         scores = part.scores
-        assert self._bundle is not None
-        limits = limits_of(self._bundle.manifest.threshold, scores)
+        assert self._line is not None
+        limits = self._line.limits(scores)
         columns = (part.windows.end_s, scores.value, limits, scores.ratio, part.anomaly, part.held)
         for end_s, value, threshold, ratio, on, held in zip(*(column.tolist() for column in columns), strict=True):
             self._windows += 1

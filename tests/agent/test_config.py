@@ -11,6 +11,7 @@ from tocsin.alarms.detector import AlarmRule
 from tocsin.alarms.limits import ChannelOverride
 from tocsin.alarms.rules import Rule
 from tocsin.config import AgentSettings
+from tocsin.config_check import warnings
 from tocsin.config_file import SAMPLE, load_settings
 from tocsin.errors import ConfigError
 
@@ -89,12 +90,26 @@ def test_a_relative_path_starts_at_the_file_it_stands_in(tmp_path: Path, monkeyp
         ("files: [a.csv]", "file: [a.csv]", r"assets\[0\].source.file is not a key: did you mean 'files'"),
         ("type: replay", "type: reply", r"source.type: expected one of .*'replay'.*, got 'reply'"),
         ("type: replay, ", "", r"source.type is missing: expected one of .*replay, serial, synthetic"),
+        (
+            "version: 1",
+            "version: 1\nhttp: {listen: plant}",
+            r"http.listen: expected an address such as .*, got 'plant'",
+        ),
+        ("version: 1", "version: 1\nhttp: {port: 0}", r"http.port: .*1, got 0"),
         ("version: 1", "version: 2", r"yaml:1:1: version: .*1.*, got 2"),
         ("    bundle: pump.tocsin\n", "", r"assets\[0\].bundle is missing"),
         ("host: file", "host: file, port: 70000", r"mqtt.port: .*65535, got 70000"),
         ("host: file", "host: file, port: x", r"mqtt.port: .*integer.*, got 'x'"),
         ("host: file", "host: file, health_interval_s: soon", r"mqtt.health_interval_s: expected seconds.*got 'soon'"),
         ("host: file", "host: file, prefix: a/#", r"mqtt.prefix: .*got 'a/#'"),
+        ("version: 1", "version: 1\nsparkplug: {group: a/b}", r"sparkplug.group: .*got 'a/b'"),
+        ("version: 1", "version: 1\nsparkplug: {host: scada}", r"sparkplug.group is missing"),
+        ("version: 1", "version: 1\nsparkplug: {group: a, host: 's/#'}", r"sparkplug.host: .*got 's/#'"),
+        (
+            "version: 1",
+            "version: 1\nsparkplug: {group: a, deadbnad: 1}",
+            r"deadbnad is not a key: did you mean 'deadband'",
+        ),
         ("id: pump-1", "id: Pump 1", r"assets\[0\].id: .*got 'Pump 1'"),
         ("files: [a.csv]", "files: [a.csv], speed: -1", r"source.speed: .*got -1"),
         ("version: 1", "version: 1\nversion: 1", r"yaml:2:1: version is given twice"),
@@ -275,9 +290,27 @@ def test_rules_and_quality_reach_the_line_as_they_are_written(tmp_path: Path) ->
 def test_the_sample_names_every_setting_of_agent_and_broker() -> None:
     schema = AgentSettings.model_json_schema()
     named = set(re.findall(r"^[ #-]*([a-z_]+):", SAMPLE, re.MULTILINE))
-    for kind in ("MqttSettings", "TlsSettings", "AssetSettings", "AlarmSettings", "QualitySettings", "RuleSettings"):
+    kinds = ("MqttSettings", "TlsSettings", "SparkplugSettings", "AssetSettings", "AlarmSettings", "QualitySettings")
+    for kind in (*kinds, "RuleSettings", "HttpSettings", "UpdateSettings"):
         assert set(schema["$defs"][kind]["properties"]) <= named, kind
     assert set(schema["properties"]) <= named
+
+
+@pytest.mark.parametrize(
+    ("http", "warned"),
+    [
+        ("", False),
+        ("http: {}", False),
+        ("http: {listen: 127.0.0.7}", False),
+        ('http: {listen: "::1"}', False),
+        ("http: {listen: 0.0.0.0}", True),
+        ('http: {listen: "::"}', True),
+        ("http: {listen: 192.0.2.7, port: 80}", True),
+    ],
+)
+def test_figures_that_a_network_can_read_are_warned_of(tmp_path: Path, http: str, warned: bool) -> None:
+    told = warnings(load(tmp_path, f"{MINIMAL}{http}\n"))
+    assert [each.partition(": ")[0] for each in told] == ["http.listen"] * warned
 
 
 def test_how_alarms_are_dealt_with_is_asked_of_every_condition_and_a_rule_may_latch_alone(tmp_path: Path) -> None:
@@ -304,6 +337,23 @@ assets:
     assert settings.assets[0].alarm.rule(AlarmRule()).on_n == 2
     with pytest.raises(ConfigError, match="suppressed_by: no alarm 'pump-9-x', there are pump-1-anomaly"):
         load(tmp_path, text.replace("[pump-1-standstill]", "[pump-9-x]"))
+
+
+def test_a_rule_without_a_severity_is_a_mode_that_has_to_suppress_something(tmp_path: Path) -> None:
+    text = """
+version: 1
+assets:
+  - id: pump-1
+    bundle: a.tocsin
+    source: {type: replay, files: [a.csv]}
+    alarm: {suppressed_by: [pump-1-standstill]}
+    rules: [{id: standstill, when: flow < 1, severity: none}, {id: dry, when: flow < 2}]
+"""
+    plan = load(tmp_path, text).plan()
+    assert plan.modes == {"pump-1-standstill"} and plan.modes.isdisjoint(plan.conditions)
+    assert {"pump-1-anomaly", "pump-1-dry"} <= set(plan.suppressed_by("pump-1-standstill"))
+    with pytest.raises(ConfigError, match="pump-1-standstill has `severity: none` and suppresses nothing"):
+        load(tmp_path, text.replace("alarm: {suppressed_by: [pump-1-standstill]}", "alarm: {on_n: 1}"))
 
 
 def test_settings_hold_no_password(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """An end is believed when it lasts."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -67,3 +68,8 @@ def test_a_noisy_score_around_the_limit_is_one_alarm_for_an_hour() -> None:
             ends += one.change is Change.CLEARED
             on = one.change is Change.RAISED
     assert (raises, ends) == (1, 0)
+
+
+def test_a_mode_of_the_plant_ends_at_once() -> None:
+    mode = [replace(at(t, change), cause="mode") for t, change in ((0, Change.RAISED), (10, Change.CLEARED))]
+    assert told(HoldOff(60), mode) == [(0, Change.RAISED), (10, Change.CLEARED)]

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,73 @@ def test_a_recording_is_played_its_alarms_delivered_and_the_agent_ends(
     assert [event["after"]["contributions"][0]["channel"] for event in found[::2]] == ["pressure", "flow", "pressure"]
     info = json.loads(consumer.on("info")[0].payload)
     assert info["assets"][0]["channels"] == ["pressure", "flow"]
+
+
+@pytest.mark.broker
+def test_detection_and_sensitivity_are_set_over_mqtt_and_outlive_a_restart(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+
+    def state(name: str) -> Any:
+        said = consumer.on(f"state/{name}")
+        return json.loads(said[-1].payload)["value"] if said else None
+
+    def say(name: str, value: str) -> None:
+        consumer._client.publish(f"tocsin/edge-1/set/{name}", value, 1).wait_for_publish(5)
+
+    config = agents.configure(broker.port, asset(speed=100))
+    document = yaml.safe_load(config.read_text())
+    document["mqtt"]["settings"] = ["detection", "sensitivity"]
+    document["assets"].append(endless())
+    config.write_text(yaml.safe_dump(document))
+    process = agents.start(config)
+    until(lambda: (state("detection"), state("sensitivity")) == ("ON", 1.0))
+    say("detection", "OFF")
+    say("sensitivity", "nonsense")
+    say("sensitivity", "0.5")
+    until(lambda: (state("detection"), state("sensitivity")) == ("OFF", 0.5))
+    until(lambda: json.loads(consumer.on("alarm/pump-1-anomaly")[-1].payload)["state"] == "suppressed")
+    until(lambda: len(consumer.on("score/pump-1")) > 450, 30)
+    assert all(event["after"]["state"] == "suppressed" for event in events(consumer))
+    halved = json.loads(consumer.on("score/pump-1")[-1].payload)
+    assert halved["threshold"] == pytest.approx(2 * load_bundle(DATA / "small.tocsin").manifest.threshold.value, 1e-4)
+    assert halved["ratio"] == pytest.approx(halved["score"] / halved["threshold"], 1e-3)
+    process.terminate()
+    assert "expected a number from 0.25 to 4" in finish(process, 20)
+    process = agents.start(config)
+    count = len(consumer.on("score/pump-1"))
+    until(lambda: len(consumer.on("score/pump-1")) > count, 30)
+    assert json.loads(consumer.on("score/pump-1")[-1].payload)["threshold"] == halved["threshold"]
+    say("detection", "on")
+    until(lambda: state("detection") == "ON")
+    until(lambda: "pump-1-anomaly" in [e["after"]["alarm"] for e in events(consumer) if e["type"] == "end"], 30)
+    process.terminate()
+    finish(process, 20)
+
+
+@pytest.mark.broker
+def test_samples_are_published_so_often_with_their_units(
+    agents: Agents, broker: Any, consume: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    broker.start()
+    consumer = consume(broker.port)
+    config = agents.configure(broker.port, asset(speed=20))
+    document = yaml.safe_load(config.read_text())
+    document["mqtt"]["data_interval"] = "500ms"
+    config.write_text(yaml.safe_dump(document))
+    process = agents.start(config)
+    until(lambda: len(consumer.on("data/pump-1")) >= 4, 30)
+    process.terminate()
+    finish(process, 20)
+    samples = [json.loads(message.payload) for message in consumer.on("data/pump-1")]
+    assert all(set(one) == {"time", "pressure", "flow"} and one["pressure"] > 0 for one in samples)
+    stamps = [datetime.fromisoformat(one["time"]).timestamp() for one in samples]
+    assert min(later - before for before, later in pairwise(stamps)) >= 5, "a row in ten at 20 times the speed"
+    meta = json.loads(consumer.on("data/pump-1/meta")[0].payload)
+    assert meta["rate_hz"] == 1 and meta["channels"]["pressure"]["unit"] == "bar"
+    assert set(meta["channels"]["flow"]) == {"unit", "low", "high"}
 
 
 @pytest.mark.broker

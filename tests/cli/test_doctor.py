@@ -56,6 +56,15 @@ def test_a_broker_that_is_not_there_is_bad(unused_port: int, examined: Callable[
     assert "Connection refused" in found["broker"]["found"] and str(unused_port) in found["broker"]["mend"]
 
 
+def test_a_broker_of_sparkplug_that_is_not_there_is_bad(
+    unused_port: int, examined: Callable[..., tuple[int, Findings]]
+) -> None:
+    own = {"group": "press-shop", "broker": {"host": "127.0.0.1", "port": unused_port}}
+    code, found = examined(1, sparkplug=own)
+    assert code == 1 and found["sparkplug.broker"]["state"] == "bad"
+    assert f"127.0.0.1:{unused_port}" in found["sparkplug.broker"]["found"]
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [

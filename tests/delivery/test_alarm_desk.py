@@ -244,6 +244,28 @@ def test_suppression_that_the_settings_no_longer_know_ends_at_the_start(outbox, 
     assert desk.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
 
 
+def test_a_mode_of_the_plant_suppresses_alarms_also_over_a_restart_and_is_none_itself(outbox, transition):
+    conditions = {"pump-1-model": Condition("pump-1", "model", Handling(suppressed_by=("pump-1-stop",)))}
+
+    def desk() -> AlarmDesk:
+        plan = Plan(conditions, modes=frozenset({"pump-1-stop"}))
+        return AlarmDesk(outbox, "edge-1", {"pump-1": AlarmContext()}, lambda: None, plan=plan)
+
+    begins, ends = (transition(change, alarm="pump-1-stop") for change in (Change.RAISED, Change.CLEARED))
+    first = run(desk(), begins, transition(), begins)
+    assert {alarm: one.state for alarm, one in first.standing_alarms().items()} == {
+        "pump-1-model": AlarmState.SUPPRESSED
+    }
+    assert not [topic for topic, _ in messages(outbox) if "pump-1-stop" in topic]
+    again = desk()
+    assert again.active_alarms() == {"pump-1-model", "pump-1-stop"}
+    run(again)
+    assert again.standing_alarms()["pump-1-model"].state is AlarmState.SUPPRESSED
+    last = run(desk(), ends, ends)
+    assert last.standing_alarms()["pump-1-model"].state is AlarmState.UNACKED
+    assert last.active_alarms() == {"pump-1-model"}
+
+
 def test_alarms_that_waited_for_an_acknowledgement_end_once_the_settings_ask_for_none(outbox, transition):
     desk = run(planned(outbox, Handling(auto_ack=False)), transition(), transition(Change.CLEARED))
     assert desk.standing_alarms()["pump-1-model"].state is AlarmState.RTN_UNACKED

@@ -3,8 +3,8 @@
 The models below say field by field what https://github.com/home-assistant/core demands of a device discovery payload:
 homeassistant/components/mqtt/schemas.py (DEVICE_DISCOVERY_SCHEMA, MQTT_ENTITY_DEVICE_INFO_SCHEMA,
 MQTT_ORIGIN_INFO_SCHEMA, MQTT_AVAILABILITY_SINGLE_SCHEMA, MQTT_ENTITY_COMMON_SCHEMA), abbreviations.py, and
-binary_sensor.py, sensor.py, event.py, button.py beside them. The newest homeassistant package for Python 3.11 is older
-than device discovery, so it cannot be asked itself.
+binary_sensor.py, sensor.py, event.py, button.py, switch.py, number.py, update.py beside them. The newest
+homeassistant package for Python 3.11 is older than device discovery, so it cannot be asked itself.
 """
 
 import json
@@ -27,7 +27,11 @@ INFO = Info(
     agent=AgentInfo(version="0.1.0", python="3.11"),
     hw=HardwareInfo(model="Raspberry Pi 5", arch="aarch64", cpus=4),
     os="Debian",
-    assets=[AssetInfo(id="pump-1", channels=["pressure"], rate_hz=10), AssetInfo(id="fan", channels=["v"], rate_hz=1)],
+    settings=["detection", "sensitivity"],
+    assets=[
+        AssetInfo(id="pump-1", product="pump", channels=["pressure"], rate_hz=10),
+        AssetInfo(id="fan", channels=["v"], rate_hz=1),
+    ],
     commands=["ack", "shelve"],
 )
 TOPICS = Topics("acme/tocsin", DEVICE)
@@ -108,7 +112,37 @@ class Button(Entity):
     payload_press: str = "PRESS"
 
 
-Component = Annotated[BinarySensor | Sensor | Event | Button, Field(discriminator="platform")]
+class Switch(Entity):
+    platform: Literal["switch"]
+    command_topic: Topic
+    state_topic: Topic | None = None
+    value_template: Template | None = None
+    payload_on: str = "ON"
+    payload_off: str = "OFF"
+
+
+class Number(Entity):
+    platform: Literal["number"]
+    command_topic: Topic
+    state_topic: Topic | None = None
+    value_template: Template | None = None
+    min: float = 1.0
+    max: float = 100.0
+    step: float = Field(1.0, ge=1e-3)
+    mode: Literal["auto", "box", "slider"] = "auto"
+
+
+class Update(Entity):
+    platform: Literal["update"]
+    state_topic: Topic | None = None
+    value_template: Template | None = None
+    command_topic: Topic | None = None
+    payload_install: str | None = None
+
+
+Component = Annotated[
+    BinarySensor | Sensor | Event | Button | Switch | Number | Update, Field(discriminator="platform")
+]
 
 
 class Discovery(Strict):  # DEVICE_DISCOVERY_SCHEMA

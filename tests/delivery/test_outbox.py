@@ -2,10 +2,11 @@
 
 import sqlite3
 import threading
+import time
 
 import pytest
 
-from tocsin.delivery.outbox import Outbox, Priority
+from tocsin.delivery.outbox import REPLAY_S, Outbox, Priority
 
 
 def test_messages_come_back_in_order_after_a_restart_under_a_higher_boot(tmp_path):
@@ -46,6 +47,40 @@ def test_a_full_outbox_drops_the_lowest_priority_first_and_the_oldest_of_it(tmp_
         assert outbox.dropped == 4
     with Outbox(tmp_path / "o.db") as again:
         assert again.dropped == 4
+
+
+def test_the_file_stays_within_its_bound_and_drops_what_was_delivered_first_then_the_least_important(tmp_path):
+    path = tmp_path / "o.db"
+    with Outbox(path, max_mb=2) as outbox:
+        first = [outbox.put("event/alarm", b"d" * 900, priority=Priority.ALARM) for _ in range(500)]
+        outbox.delivered(first)
+        for _ in range(500):
+            outbox.put("event/source", b"e" * 900)
+        assert outbox.dropped == 0
+        alarms = [outbox.put("event/alarm", b"a" * 900, priority=Priority.ALARM) for _ in range(1500)]
+        kept = [row for row in outbox.pending(10_000) if row.topic == "event/source"]
+        assert outbox.redeliver(0.0) == 0, "delivered ones went first"
+        assert len(kept) < 500 and outbox.dropped > 0
+        last = [row.seq for row in outbox.pending(10_000) if row.priority == Priority.ALARM]
+        assert last == alarms[len(alarms) - len(last) :] and (len(last) == 1500 or not kept)
+        assert outbox.depth() == len(outbox.pending(10_000)) == len(kept) + len(last)
+        outbox.delete(last)
+        outbox.put("event/alarm", b"{}")
+    assert path.stat().st_size <= 2 << 20
+
+
+def test_what_was_delivered_can_be_had_again_as_it_was_for_a_day(outbox, monkeypatch):
+    begin_s = time.time()
+    old, state, young = (outbox.put(topic, b"{}") for topic in ("event/a", "alarm/a", "event/b"))
+    rows = outbox.pending(10)
+    outbox.delivered([old, state, young])
+    assert outbox.depth() == 0 and outbox.redeliver(time.time() + 1) == 0
+    assert outbox.redeliver(begin_s) == 2 and outbox.redeliver(begin_s) == 0
+    assert outbox.pending(10) == [rows[0], rows[2]] and outbox.depth() == 2
+    outbox.delivered([old])
+    monkeypatch.setattr("tocsin.delivery.outbox.time.time", lambda: begin_s + REPLAY_S + 60)
+    outbox.delivered([young])
+    assert outbox.redeliver(0.0) == 0
 
 
 @pytest.mark.parametrize("damage", ["garbage", "zeroed page", "truncated", "foreign", "newer format"])

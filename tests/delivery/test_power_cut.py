@@ -93,6 +93,9 @@ class Connection:
     def executescript(self, sql: str) -> None:
         self._db.execute(sql)
 
+    def create_function(self, name: str, arguments: int, function: Callable[..., Any], **_: object) -> None:
+        self._db.create_scalar_function(name, function, arguments, deterministic=True)
+
     @property
     def in_transaction(self) -> bool:
         return self._db.in_transaction
@@ -111,10 +114,10 @@ def work(outbox: Outbox, dice: random.Random) -> Iterator[State]:
     for n in range(TRANSACTIONS):
         if n % 4 == 3:
             waiting = [row.seq for row in outbox.pending(50)]
-            outbox.delete(dice.sample(waiting, len(waiting) // 2))
+            outbox.delivered(dice.sample(waiting, len(waiting) // 2))
         else:
             alarm = f"pump-{dice.randrange(5)}"
-            body = dice.randbytes(dice.randrange(200, 3000))
+            body = b'{"body":"%s"}' % dice.randbytes(dice.randrange(100, 1500)).hex().encode()
             with outbox.transaction():
                 outbox.keep_alarm(alarm, None if dice.random() < 0.3 else body)
                 outbox.put("event/alarm", body, priority=Priority.ALARM)

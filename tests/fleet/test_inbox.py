@@ -1,18 +1,24 @@
 """The receiving side, with agents' publishers and a real broker: every event is kept, once."""
 
+import io
 import json
 import os
+import pty
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from sqlalchemy import create_engine
 
 from tocsin.config import MqttSettings
 from tocsin.delivery.outbox import Outbox, Priority
@@ -20,14 +26,15 @@ from tocsin.delivery.publisher import Publisher
 from tocsin.delivery.wire import AgentInfo, HardwareInfo, Health, Info, rfc3339
 from tocsin.errors import ConfigError
 from tocsin_fleet.inbox.inbox import Forwarder, parse
-from tocsin_fleet.inbox.store import Store, Stored, StoreError
+from tocsin_fleet.inbox.store import EVENTS, Store, Stored, StoreError
+from tocsin_fleet.inbox.table import Standing
 
 DEVICE = "edge-1"
 
 
 def body(n: int, type_: str = "new") -> bytes:
     after = {"time": rfc3339(1.7e9 + n), "alarm": f"pump-{n}-anomaly", "asset": f"pump-{n}", "severity": "major",
-             "text": f"pump-{n} behaves unlike its normal running"}  # fmt: skip
+             "state": "unacked", "text": f"pump-{n} behaves unlike its normal running"}  # fmt: skip
     return json.dumps({"type": type_, "before": None, "after": after}).encode()
 
 
@@ -151,6 +158,21 @@ def test_events_stay_at_the_device_until_the_inbox_has_stored_them(agent, receiv
 
 
 @pytest.mark.broker
+def test_an_inbox_whose_database_was_lost_gets_what_was_delivered_again(agent, receive, until, tmp_path) -> None:
+    process = receive()
+    agent.tell(range(20))
+    until(lambda: kept(tmp_path) == names(20), 30)
+    until(lambda: agent.outbox.depth() == 0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    for path in tmp_path.glob("inbox.db*"):
+        path.unlink()
+    receive("--since", "1h")
+    until(lambda: kept(tmp_path) == names(20), 30)
+    until(lambda: agent.outbox.depth() == 0)
+
+
+@pytest.mark.broker
 @pytest.mark.timeout(180)
 def test_killed_brokers_inboxes_and_a_restarted_agent_lose_nothing_and_store_nothing_twice(
     agent, broker, receive, until, tmp_path
@@ -202,12 +224,84 @@ def test_new_alarms_are_shown_listed_and_forwarded_once(agent, receive, phone, u
     assert [json.loads(line)["after"]["asset"] for line in listed.stdout.splitlines()] == names(5, "pump-{}")
 
 
-def test_an_event_is_kept_once_and_the_rest_of_its_batch_is_new(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/a.db")
+def of_alarm(n: int, type_: str, state: str, severity: str = "major", alarm: str = "a", **others: Any) -> Stored:
+    after = {"state": state, "raised": rfc3339(n)}
+    return stored(n, type=type_, alarm=alarm, severity=severity, body=json.dumps({"after": after}), **others)
+
+
+def test_the_table_shows_what_stands_the_loudest_first(url: str) -> None:
+    events = [
+        of_alarm(1, "new", "unacked", alarm="a"),
+        of_alarm(2, "update", "acked", "critical", alarm="b"),
+        of_alarm(3, "new", "unacked", alarm="c"),
+        of_alarm(4, "new", "unacked", "critical", alarm="d"),
+        of_alarm(5, "end", "normal", alarm="c"),
+        of_alarm(6, "new", "latched", "warning", device="edge-2", text="[red]no markup"),
+        stored(7, kind="audit", type="", device="edge-3"),
+    ]
+    store = Store(url)
+    store.add(events)
+    restarted = Standing(store.standing())
+    store.close()
+    followed = Standing()
+    for one in [*events, events[2]]:  # one comes again, late
+        followed.take(one)
+    assert followed.rows() == restarted.rows()
+    assert [(row[0], row[1], row[2]) for row in followed.rows()] == [
+        ("critical", "edge-1", "unacked"), ("major", "edge-1", "unacked"), ("warning", "edge-2", "latched"),
+        ("critical", "edge-1", "acked"),
+    ]  # fmt: skip
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(followed.table())
+    shown = console.export_text()
+    assert "4 alarms stand, 3 of them unacknowledged; 3 devices heard" in shown and "[red]no markup" in shown
+
+
+@pytest.mark.broker
+def test_on_a_terminal_the_inbox_shows_the_table(agent, broker, until, tmp_path) -> None:
+    near, far = pty.openpty()
+    command = [sys.executable, "-m", "tocsin.cli.main", "inbox", "--host", "127.0.0.1", "--port", str(broker.port),
+               "--database", f"sqlite:///{tmp_path}/inbox.db"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=far, stderr=far, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+    os.close(far)
+    shown = bytearray()
+
+    def read() -> bool:
+        with suppress(OSError):  # the terminal's other end is closed
+            if select.select([near], [], [], 0.05)[0]:
+                shown.extend(os.read(near, 65536))
+        return b"2 alarms stand, 2 of them unacknowledged" in shown
+
+    try:
+        agent.tell(range(2))
+        until(read, 30)
+    finally:
+        process.terminate()
+        until(lambda: read() and process.poll() is not None, 15)
+        os.close(near)
+    assert process.returncode == 0
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/a.db"
+    found = str(request.getfixturevalue("postgres"))
+    EVENTS.drop(create_engine(found), checkfirst=True)
+    return found
+
+
+def test_an_event_is_kept_once_and_the_rest_of_its_batch_is_new(url: str) -> None:
+    store = Store(url)
     assert store.add([stored(1), stored(2), stored(1)]) == [stored(1), stored(2)]
     assert store.add([stored(2), stored(3), stored(2, boot=2)]) == [stored(3), stored(2, boot=2)]
     assert store.newest(2) == [stored(2, boot=2), stored(3)]
     assert store.add([]) == []
+    found = [stored(n, text="déjà 泵", body="{}") for n in range(10, 15)]
+    assert store.add(found) == found and store.newest(5) == found
+    store.forwarded(store.to_forward())
+    assert store.to_forward() == []
     store.close()
 
 

@@ -5,7 +5,7 @@ condition  ▁▁▔▔▔▔▁▁▔▔▔▁▁▁▔▔▔▔▁▁▁▁▁
 alarm      ▁▁▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▔▁▁▁▁      over when its condition has been off for the hold-off
 ```
 Rules: pure; times are those of samples. An end is told with the time at which the condition ended. A condition that
-comes again before that is told as a raise: the alarm counts it.
+comes again before that is told as a raise: the alarm counts it. A mode of the plant is no alarm, and ends at once.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class HoldOff:
 
     def take(self, transition: Transition) -> Iterator[Transition]:
         """What is to be told of a transition, now that it came."""
-        if transition.change is Change.STEPPED:
+        if transition.change is Change.STEPPED or transition.cause == "mode":
             yield transition
             return
         end = self._ends.pop(transition.alarm, None)

@@ -89,7 +89,7 @@ class Handling:
         auto_ack: it is over when its condition is, acknowledged or not.
         latching: it stays until it is acknowledged after its condition's end, whatever `auto_ack` says.
         re_alarm_s: seconds after which an acknowledged alarm whose condition is still on calls again; None = never.
-        suppressed_by: alarms that suppress it while their condition is on.
+        suppressed_by: alarms and modes that suppress it while their condition is on.
     """
 
     auto_ack: bool = True

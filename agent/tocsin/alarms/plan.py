@@ -36,17 +36,19 @@ class Plan:
     Attributes:
         conditions: by id of the alarm; one that is not here is handled by default, and cannot be named in a command.
         shelf_limit_s: longest time on the shelf.
+        modes: ids of the plant's modes, which suppress alarms and are none.
     """
 
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     shelf_limit_s: float = SHELF_LIMIT_S
+    modes: frozenset[str] = frozenset()
 
     def of(self, latest: Transition) -> Condition:
         """The condition of a transition."""
         return self.conditions.get(latest.alarm) or Condition(latest.asset, latest.cause)
 
     def suppressed_by(self, alarm: str) -> list[str]:
-        """Alarms that this one suppresses while it is on."""
+        """Alarms that this one, or this mode, suppresses while it is on."""
         named = [name for name, one in self.conditions.items() if alarm in one.handling.suppressed_by]
         return [name for name in named if name != alarm]
 

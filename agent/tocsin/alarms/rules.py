@@ -62,12 +62,14 @@ class Rule:
         when: what raises it.
         clear_when: what clears it; None = the contrary.
         for_s: how long each has to hold, seconds.
+        mode: it is a mode of the plant, in which other alarms are suppressed, and no alarm.
     """
 
     id: str
     when: str
     clear_when: str | None = None
     for_s: float = 0.0
+    mode: bool = False
 
 
 class RuleSet:
@@ -112,6 +114,7 @@ class _Watch:
         self, asset: str, channels: tuple[Channel, ...], rate_hz: float, rule: Rule, active: Container[str]
     ) -> None:
         self._asset, self._alarm, self._channels = asset, f"{asset}-{rule.id}", channels
+        self._cause = "mode" if rule.mode else "rule"
         self._on = self._alarm in active
         self._hold_rows = max(1, round(rule.for_s * rate_hz))
         self._runs = [0, 0]
@@ -197,7 +200,7 @@ class _Watch:
             alarm=self._alarm,
             change=Change.RAISED if on else Change.CLEARED,
             time_s=time_s,
-            cause="rule",
+            cause=self._cause,
             score=None,
             threshold=None,
             ratio=None,

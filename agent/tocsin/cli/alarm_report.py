@@ -15,7 +15,7 @@ from tocsin.alarms.report import FLOOD, Figures, Mark, figures
 from tocsin.cli.report_page import page
 from tocsin.config_file import load_settings
 from tocsin.delivery.outbox import read_audit
-from tocsin.delivery.wire import rfc3339
+from tocsin.delivery.wire import epoch_s, rfc3339
 from tocsin.errors import DataError, TocsinError
 from tocsin.settings import Seconds
 
@@ -111,7 +111,7 @@ def _of_audit(lines: Iterable[bytes], device: str) -> Iterator[Mark]:
         if body["outcome"] == "done":
             before, after = body["from"], body["to"]
             yield Mark(
-                time_s=_seconds(body["time"]),
+                time_s=epoch_s(body["time"]),
                 device=device,
                 alarm=body["alarm"],
                 occurrence=body.get("id") or "",
@@ -147,7 +147,7 @@ def _of_event(device: str, body: dict[str, Any]) -> Mark:
     before, after = body.get("before") or {}, body["after"]
     acked = bool(after["acked"]) and not before.get("acked", False)
     return Mark(
-        time_s=_seconds(after["acked_at"] if acked and after.get("acked_at") else after["time"]),
+        time_s=epoch_s(after["acked_at"] if acked and after.get("acked_at") else after["time"]),
         device=device,
         alarm=after["alarm"],
         occurrence=after["id"],
@@ -156,10 +156,6 @@ def _of_event(device: str, body: dict[str, Any]) -> Mark:
         acked=acked,
         ended=body["type"] == "end",
     )
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _as_json(found: Figures) -> dict[str, Any]:

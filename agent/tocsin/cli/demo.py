@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 
+from tocsin.cli.demo_full import Full, full
 from tocsin.cli.mqtt import readable
 from tocsin.config import MqttSettings
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received
@@ -33,6 +34,7 @@ from tocsin.errors import BrokerError, TocsinError
 EPOCHS = 20  # enough for a demo
 PLAY_TIMEOUT_S = 90
 EXTRAS = {"tensorflow": "trainer", "matplotlib": "trainer", "amqtt": "demo"}
+EXTRAS_OF_FULL = {"tuf": "update", "sqlalchemy": "fleet", "cryptography": "fleet"}
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,26 @@ class Verdict:
     help="Folder for recordings, bundles, reports and configuration.",
 )
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same models.")
+@click.option("--full", "with_update", is_flag=True, help="Also an outage of the broker, and a model over the air.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, nothing else on stdout.")
-def demo(out: Path, seed: int, as_json: bool) -> int:
+def demo(out: Path, seed: int, with_update: bool, as_json: bool) -> int:
     """Train, run and raise alarms on real machine data, in under two minutes.
 
     Offline: an MQTT broker runs on 127.0.0.1 for as long as the demo does. Exits with 0 only when each asset's alarms
-    were received by a client other than the agent and labelled faults were among them.
+    were received by a client other than the agent and labelled faults were among them. With --full, a minute more: an
+    alarm is acknowledged, the broker pulled for ten seconds with nothing lost, a second model signed and rolled out to
+    three devices, of which one goes wrong and goes back.
 
     \b
-    Example:
+    Examples:
       tocsin demo --out /tmp/demo
+      tocsin demo --full
     """
     begin = time.monotonic()
-    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    needed = EXTRAS | (EXTRAS_OF_FULL if with_update else {})
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        extras = ",".join(sorted({EXTRAS[name] for name in missing}))
+        extras = ",".join(sorted({needed[name] for name in missing}))
         raise TocsinError(f"the demo needs {missing[0]}, which is not installed: pip install '.[{extras}]'")
     say = _Say(as_json)
     out.mkdir(parents=True, exist_ok=True)
@@ -110,12 +117,25 @@ def demo(out: Path, seed: int, as_json: bool) -> int:
     heard = _play(out, metrics, say)
     say.title("3  alarms received, against the labels")
     verdicts = [_judge(asset, heard[asset.name]) for asset in ASSETS]
+    more = _full(out, metrics, say) if with_update else None
     seconds = time.monotonic() - begin
     good = all(v.alarms and v.found for v in verdicts) and all(
         _shipped(m)["precision"] == "int8" for m in metrics.values()
     )
-    _show(verdicts, metrics, heard, out, seconds, good, as_json, say)
+    good = good and (more is None or more.good)
+    _show(verdicts, metrics, heard, out, seconds, good, as_json, say, more)
     return 0 if good else 1
+
+
+def _full(out: Path, metrics: dict[str, dict[str, Any]], say: "_Say") -> Full:
+    """The second half."""
+    say.title("4  an outage, and a model over the air")
+    asset = ASSETS[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    normal, test = (out / f"{asset.files}_{part}.csv.gz" for part in ("normal", "test"))
+    return full(out, out / asset.name / metrics[asset.name]["bundle"], normal, test, _broker_on, port, say.line)
 
 
 class _Say:
@@ -242,7 +262,13 @@ def _broker() -> Iterator[int]:
     """A broker on a free port of 127.0.0.1, ended with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+        free: int = probe.getsockname()[1]
+    with _broker_on(free) as port:
+        yield port
+
+
+@contextmanager
+def _broker_on(port: int) -> Iterator[int]:
     command = [sys.executable, "-m", "tocsin.demo_broker", str(port)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -337,6 +363,7 @@ def _show(
     good: bool,
     as_json: bool,
     say: _Say,
+    more: Full | None,
 ) -> None:
     reports = {v.asset: str(out / v.asset / "report.html") for v in verdicts}
     bundle = out / ASSETS[0].name / metrics[ASSETS[0].name]["bundle"]
@@ -359,6 +386,7 @@ def _show(
                 }
                 for v in verdicts
             },
+            "full": None if more is None else {**asdict(more), "ok": more.good},
             "next": following,
         }
         click.echo(json.dumps(document, indent=1))
@@ -373,7 +401,8 @@ def _show(
     say.line(f"{seconds:.0f} s in all; every alarm above came in over MQTT")
     if not good:
         click.secho(
-            "   the demo did not see what it should have: no alarm, or no labelled fault, for some asset",
+            "   the demo did not see what it should have: no alarm, or no labelled fault, for some asset"
+            + ("" if more is None or more.good else "; or the outage, or the update"),
             fg="red",
             err=True,
         )

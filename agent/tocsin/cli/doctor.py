@@ -99,6 +99,8 @@ def _configured(config: Path | None, bundles: tuple[Path, ...]) -> Iterator[Find
     if settings is not None:
         yield from assets(settings.assets)
         yield from broker(settings.mqtt)
+        if settings.sparkplug is not None and settings.sparkplug.broker is not None:
+            yield from broker(settings.sparkplug.broker, "sparkplug.broker")
         for warning in warnings(settings):
             said, _, mend = warning.rpartition(": ")
             yield Finding("password", said, "note", mend)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tocsin.chatter import RUNTIME, without_chatter
 from tocsin.cli.sources import kinds
-from tocsin.config import AssetSettings, MqttSettings
+from tocsin.config import AssetSettings, BrokerSettings
 from tocsin.config_check import check_asset, check_recordings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.delivery.connection import CONNECT_TIMEOUT_S, Access
@@ -20,30 +20,36 @@ from tocsin.records import Finding
 SOON_S = 30 * 86400.0
 
 
-def broker(settings: MqttSettings) -> Iterator[Finding]:
-    """Whether the agent could deliver: it connects, says nothing, and leaves."""
+def broker(settings: BrokerSettings, key: str = "mqtt") -> Iterator[Finding]:
+    """Whether the agent could deliver: it connects, says nothing, and leaves.
+
+    Args:
+        settings: of the broker.
+        key: where they stand.
+    """
+    name = "broker" if key == "mqtt" else key
     try:
         access = Access.read(settings)
     except ConfigError as error:
-        yield Finding("broker", str(error), "bad", "mend mqtt: in the file")
+        yield Finding(name, str(error), "bad", f"mend {key}: in the file")
         return
     try:
         connection = access.connect(f"tocsin-doctor-{os.urandom(6).hex()}", lambda _: None)
     except BrokerError as error:
         mend = f"start the broker, try tocsin mqtt sub --host {access.host} --port {access.port}, look at its log"
-        yield Finding("broker", str(error), "bad", mend)
+        yield Finding(name, str(error), "bad", mend)
         return
     connection.close()
     found = f"{access.host}:{access.port} takes this device, MQTT {connection.protocol}"
     if access.tls is not None:
-        yield _certificate(access, access.tls, found)
+        yield _certificate(name, access, access.tls, found)
     elif settings.on_this_machine:
-        yield Finding("broker", found)
+        yield Finding(name, found)
     else:
-        yield Finding("broker", f"{found}, without TLS", "note", "set mqtt.tls: what is sent can be read and changed")
+        yield Finding(name, f"{found}, without TLS", "note", f"set {key}.tls: what is sent can be read and changed")
 
 
-def _certificate(access: Access, tls: ssl.SSLContext, found: str) -> Finding:
+def _certificate(name: str, access: Access, tls: ssl.SSLContext, found: str) -> Finding:
     """How long the broker's certificate will do."""
     try:
         with (
@@ -52,14 +58,12 @@ def _certificate(access: Access, tls: ssl.SSLContext, found: str) -> Finding:
         ):
             version, certificate = secured.version(), secured.getpeercert() or {}
     except OSError as error:
-        return Finding(
-            "broker", f"{found}; its certificate cannot be read: {error}", "note", "look at the broker's log"
-        )
+        return Finding(name, f"{found}; its certificate cannot be read: {error}", "note", "look at the broker's log")
     until_s = float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
     found = f"{found}, {version}, certificate until {datetime.fromtimestamp(until_s, UTC):%Y-%m-%d}"
     if until_s - time.time() < SOON_S:
-        return Finding("broker", found, "note", "renew the broker's certificate: then nothing is delivered any more")
-    return Finding("broker", found)
+        return Finding(name, found, "note", "renew the broker's certificate: then nothing is delivered any more")
+    return Finding(name, found)
 
 
 def assets(given: tuple[AssetSettings, ...]) -> Iterator[Finding]:

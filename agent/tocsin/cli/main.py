@@ -38,10 +38,12 @@ COMMANDS = {  # name → where, what it does; loaded when used
     "status": ("tocsin.cli.status:status", "How the devices of a broker fare, and what is in alarm."),
     "alarms": ("tocsin.cli.alarms:alarms", "List alarms; acknowledge, shelve, suppress them; report their figures."),
     "model": ("tocsin.cli.model:model", "Look into a bundle, verify it, time it."),
+    "update": ("tocsin.cli.update:update", "Models over the air: check, apply, status."),
     "config": ("tocsin.cli.config:config", "Check, show and explain the agent's configuration."),
     "doctor": ("tocsin.cli.doctor:doctor", "Look whether this machine has what it needs, and say how to mend it."),
     "mqtt": ("tocsin.cli.mqtt:mqtt", "Listen to what the agents publish, publish, and clean up."),
-    "fleet": ("tocsin_fleet.authority.cli:fleet", "Certificates for devices and their broker.  [extra: fleet]"),
+    "fleet": ("tocsin_fleet.cli:fleet", "Certificates for devices and broker; signed bundles.  [extra: fleet]"),
+    "rollout": ("tocsin_fleet.rollout.cli:rollout", "A signed bundle reaches the fleet in rings.  [extra: fleet]"),
     "inbox": ("tocsin_fleet.inbox.cli:inbox", "Receive, keep and forward the events of all devices.  [extra: fleet]"),
 }
 

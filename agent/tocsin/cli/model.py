@@ -4,6 +4,7 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import click
 import numpy as np
 
 from tocsin.chatter import RUNTIME, without_chatter
+from tocsin.cli.update import CONFIG, lines_of, opened
+from tocsin.config_file import load_settings
 from tocsin.core.bundle import Bundle, load_bundle
 from tocsin.core.interpreter import runtime_name
-from tocsin.errors import BundleError
+from tocsin.errors import BundleError, ConfigError
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -21,7 +24,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 @click.group()
 def model() -> None:
-    """Look into a bundle, verify it, time it."""
+    """Look into a bundle, verify it, time it; list, install and roll back those of a device."""
 
 
 @model.command()
@@ -181,3 +184,77 @@ def _times(call: Any, seconds: float) -> list[float]:
         call()
         times.append((time.perf_counter_ns() - begin) / 1e3)
     return times
+
+
+@model.command(name="list")
+@CONFIG
+@JSON
+def list_(path: Path, as_json: bool) -> None:
+    """The models on this device: which one each asset runs, and which it could go back to.
+
+    \b
+    Example:
+      tocsin model list -c tocsin.yaml
+    """
+    found = []
+    for asset, (product, slots) in lines_of(load_settings(path)).items():
+        current, previous = slots.current(), slots.previous()
+        for sha256 in ["", *slots.installed()]:
+            manifest = load_bundle(slots.path(sha256)).manifest
+            role = "current" if sha256 == current else "previous" if sha256 == previous and current else ""
+            found.append(
+                {
+                    "asset": asset,
+                    "product": product,
+                    "sha256": sha256 or "factory",
+                    "version": manifest.version,
+                    "is": role,
+                }
+            )
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    if not found:
+        raise ConfigError(f"{path}: no asset takes updates: expected `update:`, and `product:` of an asset")
+    for one in found:
+        click.echo(f"{one['asset']:<20} {one['version']:<16} {one['sha256'][:12]:<14} {one['is']}".rstrip())
+
+
+@model.command()
+@click.argument("asset")
+@click.argument("target")
+@CONFIG
+def install(asset: str, target: str, path: Path) -> None:
+    """Install TARGET, a signed bundle of the repository, on ASSET, whatever a roll-out says.
+
+    It proves itself as any other; tocsin update apply goes on with it.
+
+    \b
+    Example:
+      tocsin model install pump-1 models/pump/pump-1.4.0.tocsin -c tocsin.yaml
+    """
+    with opened(path) as client:
+        _known(asset, client.lines)
+        job = client.install(asset, target)
+        click.echo(f"{asset}: {job.version} is to be installed")
+        click.echo(f"next: tocsin update apply -c {path} --wait 10min", err=True)
+
+
+@model.command()
+@click.argument("asset")
+@CONFIG
+def rollback(asset: str, path: Path) -> None:
+    """Go back to the model that ASSET had before; the agent notices within a second.
+
+    \b
+    Example:
+      tocsin model rollback pump-1 -c tocsin.yaml
+    """
+    with opened(path) as client:
+        _known(asset, client.lines)
+        click.echo(f"{asset}: back to {client.roll_back(asset)[:12] or 'the bundle of the settings'}")
+
+
+def _known(asset: str, lines: Collection[str]) -> None:
+    if asset not in lines:
+        raise ConfigError(f"no asset {asset!r} takes updates: there are {', '.join(lines)}")

@@ -50,6 +50,7 @@ _ALERTS = {
     "BAD_CERTIFICATE": "the broker says that this device's certificate is bad: is `mqtt.tls.cert_file` for clients?",
     "UNSUPPORTED_CERTIFICATE": "the broker says that this device's certificate is not one for clients",
 }
+_WITH_WILL = 0x04  # "disconnect with will message"
 _UNSUPPORTED = frozenset({0x84, 0x01})  # "unsupported protocol version" of MQTT 5 and of 3.1.1
 
 
@@ -101,10 +102,11 @@ Event = Acknowledged | Received | Subscribed | Closed
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes, retained, when the connection breaks."""
+    """What the broker publishes when the connection breaks."""
 
     topic: str
-    payload: str
+    payload: str | bytes
+    retain: bool = True
 
 
 class _UnsupportedError(BrokerError):
@@ -254,7 +256,7 @@ class Connection:
         if access.username is not None:
             client.username_pw_set(access.username, access.password)
         if will is not None:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
+            client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_message = self._on_publish, self._on_message
         client.on_subscribe = self._on_subscribe
@@ -314,9 +316,14 @@ class Connection:
         """Tells the broker to forget a message that it keeps for this session."""
         self._client.ack(message.mid, message.qos)
 
-    def close(self) -> None:
-        """Says good-bye, so that the will is not published, and ends the network thread."""
-        self._client.disconnect()
+    def close(self, with_will: bool = False) -> None:
+        """Says good-bye and ends the network thread.
+
+        Args:
+            with_will: the broker publishes the will all the same, which only MQTT 5 can ask for.
+        """
+        code = ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if with_will and self.protocol == "5" else None
+        self._client.disconnect(code)
         try:
             self._answers.get(timeout=_CLOSE_TIMEOUT_S)
         except Empty:

@@ -2,7 +2,7 @@
 
 ```
  outbox ──due()──► in flight ──0x00──► lingering ──5 s──► deleted
-                      │  ▲
+                      │  ▲                                (events: kept for a day, to be asked for)
                 0x10, 0x87, 0x97, …: its topic is held, and one message tries again after a back-off
 ```
 Rules: a topic's messages keep their order. An acknowledged message lingers for a while before it is deleted, for a
@@ -12,6 +12,7 @@ No I/O but the outbox; monotonic time is passed in.
 """
 
 import math
+import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -110,8 +111,10 @@ class Drain:
         self._unconfirmed -= gone
         self._early |= gone & {row.seq for row in self._in_flight.values()}
 
-    def replay(self) -> None:
-        """All that was not confirmed is to be sent again."""
+    def replay(self, since_s: float | None = None) -> None:
+        """All that was not confirmed is to be sent again; from a time on, epoch seconds, also what was delivered."""
+        if since_s is not None:
+            self._outbox.redeliver(since_s)
         self._unconfirmed.clear()
         self._cursor = 0
 
@@ -188,8 +191,16 @@ class Drain:
         return min(times, default=None)
 
     def sweep(self, now_s: float) -> None:
-        """Deletes what was acknowledged long enough ago, in one transaction."""
-        self._delete(now_s - LINGER_S)
+        """Deletes what was acknowledged long enough ago, in one transaction.
+
+        Raises:
+            sqlite3.Error: the disk is full or failing; it is tried again after as long.
+        """
+        try:
+            self._delete(now_s - LINGER_S)
+        except sqlite3.Error:
+            self._lingering = dict.fromkeys(self._lingering, now_s)
+            raise
 
     def finish(self) -> None:
         """A clean end of the connection: all that was acknowledged is done with."""
@@ -199,6 +210,6 @@ class Drain:
     def _delete(self, until_s: float) -> None:
         seqs = [seq for seq, _ in takewhile(lambda item: item[1] <= until_s, self._lingering.items())]
         if seqs:
-            self._outbox.delete(seqs)
+            self._outbox.delivered(seqs)
         for seq in seqs:
             del self._lingering[seq]

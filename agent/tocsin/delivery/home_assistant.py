@@ -10,7 +10,20 @@ platforms: https://www.home-assistant.io/integrations/mqtt/#device-discovery-pay
 import json
 from typing import Any
 
-from tocsin.delivery.wire import EVENT_ALARM, OFFLINE, ONLINE, Info, Topics, alarm_topic, score_topic
+from tocsin.delivery.wire import (
+    EVENT_ALARM,
+    HIGHEST,
+    LOWEST,
+    OFFLINE,
+    ONLINE,
+    SET,
+    STATE,
+    Info,
+    Topics,
+    alarm_topic,
+    score_topic,
+    update_topic,
+)
 from tocsin.pipeline import alarm_id
 
 BIRTH = "online"  # on `<discovery_prefix>/status`, when Home Assistant has started
@@ -45,7 +58,9 @@ def discovery(info: Info, topics: Topics, scores: bool) -> bytes:
     components: dict[str, dict[str, Any]] = {}
     for asset in info.assets:
         components |= _of_asset(asset.id, topics, scores)
+        components |= _model_of(asset.id, topics) if asset.product else {}
     components |= _of_agent(topics, "ack" in info.commands)
+    components |= {name: _of_setting(topics, name) for name in info.settings}
     for name, component in components.items():
         component["unique_id"] = f"{info.device}_{name}"
     hardware = {"model": info.hw.model, "serial_number": info.hw.serial, "hw_version": info.hw.arch}
@@ -99,6 +114,12 @@ def _of_asset(asset: str, topics: Topics, scores: bool) -> dict[str, dict[str, A
     return {f"{asset}_anomaly": anomaly, f"{asset}_sensors": sensors} | ({f"{asset}_ratio": ratio} if scores else {})
 
 
+def _model_of(asset: str, topics: Topics) -> dict[str, dict[str, Any]]:
+    """Which model it has, and which is on its way."""
+    topic = topics.under(update_topic(asset))
+    return {f"{asset}_model": {"p": "update", "name": f"{asset} model", "state_topic": topic}}
+
+
 def _of_agent(topics: Topics, may_acknowledge: bool) -> dict[str, dict[str, Any]]:
     components: dict[str, dict[str, Any]] = {
         "alarms": {
@@ -125,6 +146,21 @@ def _of_agent(topics: Topics, may_acknowledge: bool) -> dict[str, dict[str, Any]
             "qos": 1,
         }
     return components
+
+
+def _of_setting(topics: Topics, name: str) -> dict[str, Any]:
+    """A switch or a number that is set on `set/<setting>`."""
+    common = {
+        "name": name.capitalize(),
+        "entity_category": "config",
+        "command_topic": topics.under(f"{SET}{name}"),
+        "state_topic": topics.under(f"{STATE}{name}"),
+        "value_template": "{{ value_json.value }}",
+        "qos": 1,
+    }
+    if name == "detection":
+        return {"p": "switch", **common}
+    return {"p": "number", "min": LOWEST, "max": HIGHEST, "step": 0.05, "mode": "box", **common}
 
 
 def _figure(topics: Topics, name: str, key: str, **others: str) -> dict[str, Any]:

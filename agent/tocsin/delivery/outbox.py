@@ -1,11 +1,13 @@
 """Messages on disk until a broker has them, and the alarm table beside them, in one SQLite file.
 
 Rules: a row never changes; `seq` is never used again; each start has a higher `boot`. Everything written inside one
-`transaction` is on the disk (WAL, synchronous=FULL) when it ends, or not at all. Over `max_rows` the lowest priority
-goes first, oldest first, counted. A damaged file is set aside and replaced, never a reason to stop.
+`transaction` is on the disk (WAL, synchronous=FULL) when it ends, or not at all. Over `max_rows` or `max_mb` what was
+delivered goes first, then the lowest priority, oldest first, counted: the file never fills the disk, for a full one
+fails even a DELETE. A damaged file is set aside and replaced, damaged rows are left out, never a reason to stop.
 
 ```
 outbox    seq, boot, topic, payload, …   waiting to be sent
+delivered the same                       events of the last 24 h that were, for a consumer that lost them
 latest    topic → payload                the newest retained payload of each topic, to say again at every connect
 alarm     alarm → body                   alarms that are not `normal`
 audit     n → body                       what was done to alarms, the newest 10,000
@@ -13,6 +15,7 @@ tally     asset → episodes, hours        alarms counted in normal running, by 
 ```
 """
 
+import json
 import logging
 import sqlite3
 import threading
@@ -34,6 +37,10 @@ CREATE TABLE IF NOT EXISTS outbox(
     monotonic_s REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS outbox_topic ON outbox(topic, seq);
 CREATE INDEX IF NOT EXISTS outbox_priority ON outbox(priority, seq);
+CREATE TABLE IF NOT EXISTS delivered(
+    seq INTEGER PRIMARY KEY, boot INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL,
+    qos INTEGER NOT NULL, retain INTEGER NOT NULL, priority INTEGER NOT NULL, wall_s REAL NOT NULL,
+    monotonic_s REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS latest(topic TEXT PRIMARY KEY, payload BLOB NOT NULL, priority INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alarm(alarm TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS audit(n INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
@@ -42,9 +49,27 @@ CREATE TABLE IF NOT EXISTS tally(
 CREATE TABLE IF NOT EXISTS agent(
     one INTEGER PRIMARY KEY CHECK (one = 1), boot INTEGER NOT NULL, dropped INTEGER NOT NULL);
 """
+_ROW = (
+    "readable(CAST(topic AS BLOB), payload) AND typeof(boot) = 'integer' AND qos IN (0, 1) AND retain IN (0, 1) "
+    "AND priority IN (0, 1, 2) AND typeof(wall_s) = 'real' AND typeof(monotonic_s) = 'real'"
+)
+_WHOLE = {  # what holds for a row that can be used; SQLite sees no damage within a text or a number
+    "outbox": _ROW,
+    "delivered": _ROW,
+    "latest": "readable(CAST(topic AS BLOB), payload) AND priority IN (0, 1, 2)",
+    "alarm": "readable(CAST(alarm AS BLOB), '')",
+    "audit": "readable('audit', body)",
+    "tally": "readable(CAST(asset AS BLOB), '') AND readable(CAST(subject AS BLOB), '') "
+    "AND typeof(episodes) = 'integer' AND typeof(hours) = 'real'",
+    "agent": "typeof(boot) = 'integer' AND boot BETWEEN 0 AND 1 << 62 AND typeof(dropped) = 'integer'",
+}
 _COLUMNS = "seq, boot, topic, payload, qos, retain, priority, wall_s, monotonic_s"
 _FORMAT = 1
 _AUDITED = 10_000
+REPLAY_S = 86_400.0  # what was delivered is kept so long
+_MB = 1 << 20
+_ROOM = 0.9  # of `max_mb`, for messages; the rest is for what cannot be dropped
+_AT_ONCE = 100  # rows dropped at a time, where the file is full
 _BUSY_S = 10.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # the last: other columns than ours
 
@@ -94,6 +119,7 @@ class Outbox:
     Args:
         path: made when missing; its folder must exist.
         max_rows: bound on the messages that wait.
+        max_mb: bound on the file, MiB.
 
     Attributes:
         boot: epoch of this start.
@@ -104,8 +130,8 @@ class Outbox:
         OSError: no folder, no right to write there, no room, or another process has it.
     """
 
-    def __init__(self, path: Path, max_rows: int = 200_000) -> None:
-        self.path, self.max_rows = path, max_rows
+    def __init__(self, path: Path, max_rows: int = 200_000, max_mb: float = 256.0) -> None:
+        self.path, self.max_rows, self._max_mb = path, max_rows, max_mb
         self.set_aside: Path | None = None
         self._lock = threading.RLock()
         self._level = 0
@@ -128,13 +154,16 @@ class Outbox:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+            (self._max_pages,) = db.execute(f"PRAGMA max_page_count={int(self._max_mb * _MB / page_bytes)}").fetchone()
+            (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
             (written,) = db.execute("PRAGMA user_version").fetchone()
             if verdict != "ok" or written not in (0, _FORMAT):
                 raise _DamagedError(verdict if verdict != "ok" else f"format {written}, this agent's is {_FORMAT}")
             db.executescript(_SCHEMA)
             db.execute(f"SELECT {_COLUMNS} FROM outbox LIMIT 1")  # noqa: S608
             db.execute(f"PRAGMA user_version={_FORMAT}")
+            self._leave_out(db)
         except sqlite3.DatabaseError as error:
             db.close()
             if error.sqlite_errorcode & 0xFF in _DAMAGED:
@@ -144,6 +173,14 @@ class Outbox:
             db.close()
             raise
         return db
+
+    def _leave_out(self, db: sqlite3.Connection) -> None:
+        """Forgets rows that are damaged within."""
+        db.create_function("readable", 2, _readable, deterministic=True)
+        for table, whole in _WHOLE.items():
+            gone = db.execute(f"DELETE FROM {table} WHERE NOT coalesce({whole}, 0)").rowcount  # noqa: S608
+            if gone:
+                log.error("%s: %d damaged rows of %s are left out", self.path, gone, table)
 
     def _next_boot(self) -> tuple[int, int]:
         """A new file counts on from the wall clock: after one was lost, no (boot, seq) comes a second time."""
@@ -225,15 +262,30 @@ class Outbox:
             return cursor.lastrowid
 
     def _bound(self) -> None:
-        over = self._depth - self.max_rows
-        if over <= 0:
-            return
-        self._db.execute(
-            "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox ORDER BY priority, seq LIMIT ?)", (over,)
+        if self._depth > self.max_rows:
+            self._drop(self._depth - self.max_rows)
+        while self._pages() > _ROOM * self._max_pages:
+            cursor = self._db.execute(
+                "DELETE FROM delivered WHERE seq IN (SELECT seq FROM delivered ORDER BY seq LIMIT ?)", (_AT_ONCE,)
+            )
+            if cursor.rowcount == 0 and not self._drop(_AT_ONCE):
+                return
+
+    def _pages(self) -> int:
+        """In use."""
+        (there,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(there) - int(free)
+
+    def _drop(self, count: int) -> int:
+        """Forgets what matters least, oldest first; gives how many were there."""
+        cursor = self._db.execute(
+            "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox ORDER BY priority, seq LIMIT ?)", (count,)
         )
-        self._depth -= over
-        self.dropped += over
+        self._depth -= cursor.rowcount
+        self.dropped += cursor.rowcount
         self._db.execute("UPDATE agent SET dropped = ?", (self.dropped,))
+        return cursor.rowcount
 
     def say_again(self) -> int:
         """Puts the newest retained payload of each topic that has none waiting; a broker may have lost them.
@@ -248,6 +300,12 @@ class Outbox:
             for topic, payload, priority in again:
                 self.put(topic, payload, retain=True, priority=Priority(priority))
         return len(again)
+
+    def latest(self, topic: str) -> bytes | None:
+        """The newest retained payload of a topic."""
+        with self._lock:
+            found = self._db.execute("SELECT payload FROM latest WHERE topic = ?", (topic,)).fetchone()
+        return None if found is None else bytes(found[0])
 
     def pending(self, limit: int, after: int = 0) -> list[Row]:
         """The oldest messages with a seq above `after`, in order."""
@@ -268,13 +326,42 @@ class Outbox:
         return _row(values) if values else None
 
     def delete(self, seqs: Iterable[int]) -> None:
-        """Forgets messages that were delivered."""
+        """Forgets messages."""
         with self.transaction():
             cursor = self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
             self._depth -= max(cursor.rowcount, 0)
 
+    def delivered(self, seqs: Iterable[int]) -> None:
+        """Takes messages out of what waits; events stay for `REPLAY_S`, for a consumer that asks again."""
+        seqs = list(seqs)
+        with self.transaction():
+            self._db.executemany(
+                f"REPLACE INTO delivered SELECT {_COLUMNS} FROM outbox WHERE seq = ? AND topic LIKE 'event/%'",  # noqa: S608
+                [(seq,) for seq in seqs],
+            )
+            self._db.execute("DELETE FROM delivered WHERE abs(? - wall_s) > ?", (time.time(), REPLAY_S))
+            self.delete(seqs)
+
+    def redeliver(self, since_s: float) -> int:
+        """Puts events back that were delivered, as they were.
+
+        Args:
+            since_s: epoch seconds; those put since then.
+
+        Returns:
+            How many.
+        """
+        with self.transaction():
+            cursor = self._db.execute(
+                f"INSERT OR IGNORE INTO outbox SELECT {_COLUMNS} FROM delivered WHERE wall_s >= ?",  # noqa: S608
+                (since_s,),
+            )
+            self._db.execute("DELETE FROM delivered WHERE wall_s >= ?", (since_s,))
+            self._depth += cursor.rowcount
+            return cursor.rowcount
+
     def confirm(self, events: Iterable[tuple[int, int]]) -> list[int]:
-        """Forgets events that a consumer has stored.
+        """Takes out of what waits the events that a consumer has stored.
 
         Args:
             events: (boot, seq) of each; what is not there, or no event, is left alone.
@@ -285,11 +372,11 @@ class Outbox:
         found = []
         with self.transaction():
             for boot, seq in events:
-                gone = self._db.execute(
-                    "DELETE FROM outbox WHERE seq = ? AND boot = ? AND topic LIKE 'event/%'", (seq, boot)
-                )
-                found += [seq] * gone.rowcount
-            self._depth -= len(found)
+                there = self._db.execute(
+                    "SELECT 1 FROM outbox WHERE seq = ? AND boot = ? AND topic LIKE 'event/%'", (seq, boot)
+                ).fetchone()
+                found += [seq] * (there is not None)
+            self.delivered(found)
         return found
 
     def depth(self) -> int:
@@ -368,6 +455,17 @@ def read_audit(path: Path) -> list[bytes]:
         raise OSError(
             f"{path}: cannot be read ({error}): is it an agent's outbox.db, and may this user read it?"
         ) from error
+
+
+def _readable(name: bytes | str, payload: bytes | str) -> bool:
+    """A name that may be part of a topic, and a JSON object or nothing."""
+    try:
+        text = name.decode() if isinstance(name, bytes) else name
+        return (
+            text.isprintable() and not set(text) & set("+#") and (not payload or isinstance(json.loads(payload), dict))
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _row(values: tuple[int, int, str, bytes, int, int, int, float, float]) -> Row:

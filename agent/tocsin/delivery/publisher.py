@@ -43,6 +43,7 @@ from tocsin.delivery.wire import (
     EVERY_DEVICE,
     OFFLINE,
     ONLINE,
+    SET,
     STOPPED,
     Envelope,
     EventAck,
@@ -51,7 +52,9 @@ from tocsin.delivery.wire import (
     MqttInfo,
     Score,
     Topics,
+    Wire,
     command_of,
+    epoch_s,
     group_commands,
     score_topic,
     stamp,
@@ -125,6 +128,7 @@ class Publisher:
         info: the birth document; its `mqtt` is filled in here.
         health: called every `health_interval_s`; its outbox figures are filled in here.
         requests: takes what comes on `cmd/+`; None: nothing is subscribed.
+        settings_set: takes what comes on `set/+`: tail, payload, whether it was retained; None: nothing is subscribed.
 
     Raises:
         ConfigError: a certificate or the password file is missing.
@@ -138,7 +142,9 @@ class Publisher:
         info: Info,
         health: Callable[[], Health],
         requests: Requests | None = None,
+        settings_set: Callable[[str, bytes, bool], None] | None = None,
     ) -> None:
+        self._settings_set = settings_set
         self._access = Access.read(settings)
         self._topics, self._client_id = Topics(settings.prefix, device), f"tocsin-{device}"
         self._health_interval_s, self._scores = settings.health_interval_s, settings.scores
@@ -151,7 +157,7 @@ class Publisher:
         self._session_s = int(settings.commands_kept) if self._requests is not None else 0
         groups = (group_commands(settings.prefix, group) for group in (*settings.groups, EVERY_DEVICE))
         self._commands = [self._topics.under("cmd/+"), *groups]
-        self._inbox: SimpleQueue[Event | _Wake | _Reply | Info | tuple[str, Score]] = SimpleQueue()
+        self._inbox: SimpleQueue[Event | _Wake | _Reply | Info | tuple[str, Wire]] = SimpleQueue()
         self._stopping = threading.Event()
         self._stop_by_s = 0.0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -159,6 +165,7 @@ class Publisher:
         self._protocol: Protocol | None = None
         self._sent = self._scores_dropped = self._connects = 0
         self._last_error = ""
+        self._unswept = False
         self._next_health_s = 0.0
 
     def start(self) -> None:
@@ -184,12 +191,28 @@ class Publisher:
 
     def publish_score(self, asset: str, payload: Score) -> None:
         """Sends a score now or never; from any thread."""
-        if not self._scores:
-            return
+        if self._scores:
+            self._scores_dropped += not self.publish_now(score_topic(asset), payload)
+
+    def publish_now(self, topic: str, payload: Wire) -> bool:
+        """Sends a message, QoS 0, or drops it; from any thread.
+
+        Args:
+            topic: tail under the device.
+            payload: of it.
+
+        Returns:
+            It is on its way.
+        """
         if self._connection is None or self._inbox.qsize() >= _WAITING_SCORES:
-            self._scores_dropped += 1
-        else:
-            self._inbox.put((asset, payload))
+            return False
+        self._inbox.put((topic, payload))
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Its thread runs; from any thread."""
+        return self._thread.is_alive()
 
     @property
     def statistics(self) -> Statistics:
@@ -241,10 +264,11 @@ class Publisher:
         self._last_error = ""
         self._say("status", ONLINE)
         self._say_info(connection)
-        if self._end_to_end:
-            connection.subscribe([self._topics.under(ACK_EVENTS)])
+        connection.subscribe([self._topics.under(ACK_EVENTS)])
         if self._discovery_prefix is not None:
             connection.subscribe([birth_topic(self._discovery_prefix)])
+        if self._settings_set is not None:
+            connection.subscribe([self._topics.under(f"{SET}+")])
         if self._requests is not None:
             connection.subscribe(self._commands)
         self._next_health_s = 0.0
@@ -261,7 +285,7 @@ class Publisher:
         while True:
             now_s = time.monotonic()
             self._send_due(now_s)
-            self._drain.sweep(now_s)
+            self._sweep(now_s)
             if now_s >= self._next_health_s:
                 self._send_health()
                 self._next_health_s = now_s + self._health_interval_s
@@ -270,6 +294,19 @@ class Publisher:
             closed = self._take(self._wait_s(now_s))
             if closed is not None:
                 return closed.reason
+
+    def _sweep(self, now_s: float) -> None:
+        """What was delivered is forgotten; on a disk that is full or failing later, and the session goes on."""
+        try:
+            self._drain.sweep(now_s)
+        except sqlite3.Error as error:
+            if not self._unswept:
+                log.warning(
+                    "what was delivered cannot be taken off the disk (%s); it is sent again after a restart", error
+                )
+            self._unswept = True
+        else:
+            self._unswept = False
 
     def _wait_s(self, now_s: float) -> float:
         due_s = self._drain.next_s()
@@ -294,7 +331,7 @@ class Publisher:
                 elif isinstance(item, Subscribed) and item.refused:
                     log.warning("the broker refuses a subscription (commands, Home Assistant): %s", item.refused[0])
                 elif isinstance(item, tuple):
-                    self._say(score_topic(item[0]), item[1].encode(), qos=0, retain=False)
+                    self._say(item[0], item[1].encode(), qos=0, retain=False)
                 item = self._inbox.get_nowait()
         except Empty:
             return None
@@ -317,6 +354,8 @@ class Publisher:
             return
         if message.topic == self._topics.under(ACK_EVENTS):
             self._confirm(message)
+        elif self._settings_set is not None and message.topic.startswith(self._topics.under(SET)):
+            self._settings_set(message.topic.removeprefix(self._topics.under("")), message.payload, message.retain)
         elif prefix is not None and message.topic == birth_topic(prefix):
             if message.payload == BIRTH.encode() and not message.retain:
                 self._say_info(connection)
@@ -329,15 +368,17 @@ class Publisher:
     def _confirm(self, message: Received) -> None:
         try:
             said = EventAck.model_validate_json(message.payload)
-        except ValidationError as error:
-            wrong = error.errors(include_url=False, include_input=False)[0]["msg"]
+            since_s = None if said.replay_since is None else epoch_s(said.replay_since)
+        except ValueError as error:
+            wrong = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
             log.warning("%s: %s: nothing is taken as stored", message.topic, wrong)
             return
-        if message.retain or not self._end_to_end:  # an old one, or a session of before
+        if message.retain:
             return
-        self._drain.confirmed(said.events)
-        if said.replay:
-            self._drain.replay()
+        if self._end_to_end:
+            self._drain.confirmed(said.events)
+        if said.replay or since_s is not None:
+            self._drain.replay(since_s)
 
     def _take_request(self, request: Received) -> None:
         connection = self._connection

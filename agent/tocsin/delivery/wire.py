@@ -5,10 +5,14 @@
 <prefix>/<device>/info             Info                           retained
 <prefix>/<device>/health           Health                         retained
 <prefix>/<device>/score/<asset>    Score
+<prefix>/<device>/data/<asset>     Data, and DataMeta on …/meta   meta retained
 <prefix>/<device>/alarm/<alarm>    AlarmMessage                   retained; empty = gone
 <prefix>/<device>/event/alarm      AlarmEvent
 <prefix>/<device>/event/audit      AuditEvent
 <prefix>/<device>/event/flood      FloodEvent
+<prefix>/<device>/update/<asset>   UpdateState                    retained
+<prefix>/<device>/job/<job>        JobState                       retained
+<prefix>/<device>/set/<setting>    a SettingState's value, asked for; state/<setting> is retained
 <prefix>/<device>/ack/events       EventAck, from the one who stores them
 <prefix>/<device>/cmd/<command>    a request; its Reply on …/result
 <prefix>/_group/<group>/cmd/<command>   the same for every device of a group; all devices are in `all`
@@ -68,6 +72,21 @@ def alarm_topic(alarm: str) -> str:
     return f"alarm/{alarm}"
 
 
+def data_topic(asset: str) -> str:
+    """Tail of an asset's samples."""
+    return f"data/{asset}"
+
+
+def update_topic(asset: str) -> str:
+    """Tail of the state of an asset's updates."""
+    return f"update/{asset}"
+
+
+def job_topic(job: str) -> str:
+    """Tail of an update's state."""
+    return f"job/{job}"
+
+
 def score_topic(asset: str) -> str:
     """Tail of an asset's scores."""
     return f"score/{asset}"
@@ -76,6 +95,10 @@ def score_topic(asset: str) -> str:
 def group_commands(prefix: str, group: str) -> str:
     """Filter of what a group is asked."""
     return f"{prefix}/_group/{group}/cmd/+"
+
+
+LOWEST, HIGHEST = 0.25, 4.0  # sensitivity
+SET, STATE = "set/", "state/"  # heads of the tails of settings, as they are to be and as they are
 
 
 def command_of(topic: str) -> str:
@@ -95,6 +118,15 @@ def rfc3339(time_s: float) -> str:
     """
     held = 0.0 if math.isnan(time_s) else min(max(time_s, _FIRST_S), _LAST_S)  # an alarm is worth more than its time
     return datetime.fromtimestamp(held, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def epoch_s(time: str) -> float:
+    """What `rfc3339` wrote.
+
+    >>> epoch_s("1970-01-01T00:00:00.062Z")
+    0.062
+    """
+    return datetime.fromisoformat(time).timestamp()
 
 
 def number(value: float | None) -> float | None:
@@ -258,11 +290,14 @@ class FloodEvent(FloodBody, Envelope):
 
 
 class EventAck(Wire):
-    """What a consumer says on `ack/events` where delivery is `end_to_end`: it has stored these events."""
+    """What a consumer says on `ack/events`: it has stored these events (`end_to_end`), or wants some again."""
 
     events: list[tuple[Number, Number]] = Field([], max_length=1000, description="boot and seq of each")
     replay: bool = Field(
         False, description="send again all that was not acknowledged: the consumer, or its broker, is new"
+    )
+    replay_since: Time | None = Field(
+        None, description="send again what was delivered since then too, at most 24 h: the consumer lost it"
     )
 
 
@@ -310,6 +345,7 @@ class AssetInfo(Wire):
     """One watched asset."""
 
     id: str
+    product: str | None = Field(None, description="kind of machine whose updates it takes")
     channels: list[str]
     rate_hz: float
     model: str | None = None
@@ -338,8 +374,71 @@ class Info(Wire):
     os: str
     assets: list[AssetInfo] = []
     commands: list[str] = []
+    settings: list[str] = Field([], description="that may be changed on `set/<setting>`")
     groups: list[str] = []
     mqtt: MqttInfo | None = Field(None, description="filled in by the publisher")
+
+
+class Data(Wire):
+    """The newest sample of each channel, flat: its name → its value, engineering units."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    time: Time
+
+
+class ChannelMeta(Wire):
+    """One channel of `data`."""
+
+    unit: str
+    low: float | None = Field(description="lowest value of normal running")
+    high: float | None = Field(description="highest value of normal running")
+
+
+class DataMeta(Wire):
+    """What the values on `data/<asset>` are."""
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema")
+    rate_hz: float = Field(description="that the asset is sampled at; `data` comes less often")
+    channels: dict[str, ChannelMeta]
+
+
+class UpdateState(Wire):
+    """The model of an asset that takes updates; the keys of Home Assistant's update entity, and no others."""
+
+    installed_version: str
+    latest_version: str = Field(description="that is wanted here; the installed one where nothing is")
+    title: str = Field(description="product")
+    release_summary: str | None = Field(description="what is new, for people")
+    release_url: str | None
+    in_progress: bool
+    update_percentage: float | None
+
+
+class JobState(Wire):
+    """One update of one asset; the newest five stay."""
+
+    id: str
+    asset: str
+    state: str = Field(
+        description="available, downloading, verifying, smoke, shadow, swapping, trial, committing, rolling_back; at "
+        "its end succeeded, rolled_back, failed, rejected or cancelled"
+    )
+    version: str
+    release_counter: Count
+    rollout: str = Field(description="that asked for it; empty where an operator did")
+    reason: str = Field(description="why it ended, or tries again; empty where there is nothing to say")
+    time: str = Field(description="RFC 3339, when the state began")
+
+
+class SettingState(Wire):
+    """How a setting stands that may be changed over MQTT."""
+
+    value: float | Literal["ON", "OFF"] = Field(
+        description="`detection`: ON or OFF; `sensitivity`: 0.25 to 4, above 1 the limit is lower by that factor"
+    )
+    time: Time = Field(description="when it was set")
 
 
 class SourceHealth(Wire):

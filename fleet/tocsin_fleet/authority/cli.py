@@ -13,16 +13,11 @@ CA = click.option("--ca", "folder", type=click.Path(path_type=Path, file_okay=Fa
 VALID = click.option("--days", type=click.IntRange(1, 3650), default=DAYS, show_default=True, help="It is good for.")
 
 
-@click.group()
-def fleet() -> None:
-    """Certificates by which devices and their broker know each other."""
-
-
 def _out(name: str) -> Path:
     return Path("certificates") / name
 
 
-@fleet.command()
+@click.command()
 @click.argument("device")
 @CA
 @VALID
@@ -57,7 +52,7 @@ def enroll(device: str, folder: Path, days: int, out: Path | None) -> None:
     click.echo(f"device: {device}\n" + "\n".join(lines))
 
 
-@fleet.command()
+@click.command()
 @click.option(
     "--host",
     "hosts",
@@ -87,7 +82,7 @@ def broker(hosts: tuple[str, ...], folder: Path, days: int, out: Path | None) ->
     click.echo(f"written to {where}: ca.pem crl.pem server.pem server.key", err=True)
 
 
-@fleet.command()
+@click.command()
 @click.argument("device")
 @CA
 def revoke(device: str, folder: Path) -> None:
@@ -101,7 +96,7 @@ def revoke(device: str, folder: Path) -> None:
     click.echo(f"{count} revoked: copy {folder / 'crl.pem'} to the broker and restart it", err=True)
 
 
-@fleet.command(name="list")
+@click.command(name="list")
 @CA
 def list_(folder: Path) -> None:
     """Every certificate: of whom, until when, and whether it was revoked.
@@ -130,3 +125,6 @@ def _write(authority: Authority, where: Path, stem: str, certificate: bytes, key
         (where / "ca.pem").write_bytes((authority.folder / "ca.pem").read_bytes())
     except OSError as error:
         raise TocsinError(f"{where}: cannot be written: {error}") from error
+
+
+COMMANDS = (enroll, broker, revoke, list_)

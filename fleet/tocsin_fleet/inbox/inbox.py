@@ -17,7 +17,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from tocsin.delivery.connection import Access, Closed, Connection, Event, Received, Subscribed
-from tocsin.delivery.wire import ACK_EVENTS, ONLINE, EventAck, Topics
+from tocsin.delivery.wire import ACK_EVENTS, ONLINE, EventAck, Topics, rfc3339
 from tocsin.errors import BrokerError
 from tocsin_fleet.inbox.store import Store, Stored, StoreError
 
@@ -66,6 +66,7 @@ class Inbox:
         store: where events are kept.
         show: called with each event that is new, after it is kept.
         forwards: somebody is told of alarms; else none of them waits to be told.
+        since_s: epoch seconds; each device is asked once for what it delivered since then; None: for nothing.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class Inbox:
         store: Store,
         show: Callable[[Stored], object],
         forwards: bool = False,
+        since_s: float | None = None,
     ) -> None:
+        self._since, self._asked = None if since_s is None else rfc3339(since_s), set[str]()
         self._access, self._prefix, self._name, self._store, self._show = access, prefix, name, store, show
         self._forwards = forwards
         self._stopping = threading.Event()
@@ -151,7 +154,9 @@ class Inbox:
     def _greet(self, connection: Connection, message: Received) -> None:
         if message.payload == ONLINE.encode():
             device = message.topic.removeprefix(f"{self._prefix}/").removesuffix("/status")
-            self._say(connection, device, EventAck(replay=True))
+            since = None if device in self._asked else self._since
+            self._asked.add(device)
+            self._say(connection, device, EventAck(replay=True, replay_since=since))
 
     def _confirm(self, connection: Connection, kept: Iterable[Stored]) -> None:
         of: dict[str, list[tuple[int, int]]] = {}

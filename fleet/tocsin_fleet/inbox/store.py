@@ -9,7 +9,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, MetaData, String, Table, Text, create_engine, event, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -139,6 +152,15 @@ class Store:
         """The newest events by their time, oldest of them first."""
         query = select(EVENTS).order_by(EVENTS.c.time.desc(), EVENTS.c.boot.desc(), EVENTS.c.seq.desc()).limit(limit)
         return self._read(query)[::-1]
+
+    def standing(self) -> list[Stored]:
+        """The newest event of each alarm, where that is not its end."""
+        newest = func.row_number().over(
+            partition_by=(EVENTS.c.device, EVENTS.c.alarm), order_by=(EVENTS.c.boot.desc(), EVENTS.c.seq.desc())
+        )
+        each = select(EVENTS, newest.label("nth")).where(EVENTS.c.kind == "alarm").subquery()
+        query = select(*(each.c[column.name] for column in EVENTS.c)).where(each.c.nth == 1, each.c.type != "end")
+        return self._read(query)
 
     def _read(self, query: Any) -> list[Stored]:
         with _told(self._engine), self._engine.connect() as connection:

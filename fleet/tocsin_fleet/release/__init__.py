@@ -1,0 +1,1 @@
+"""Signed bundles for devices: a repository of The Update Framework, and its keys."""

@@ -1,0 +1,1 @@
+"""A signed bundle reaches the fleet in rings, and stops by itself."""
